@@ -1,0 +1,1 @@
+"""Flows: how the stages compose. Read release.py first."""

@@ -1,0 +1,1 @@
+"""Serving: GPU fit, modelcar, gateway and rollout. One folder a capability."""

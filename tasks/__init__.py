@@ -1,0 +1,1 @@
+"""One stage a file, in path order, with the values that pass between them in artifacts.py."""
