@@ -1,0 +1,233 @@
+"""Envoy's configuration as plain data: bootstrap, listener, clusters, routes. Pure.
+
+A request's model name is read from its body into the header X-Gateway-Base-Model-Name (the name that the Gateway API
+inference extension uses), the route for that name splits by weight over two clusters, and the chosen entry rewrites the
+name in the body to the engine's name of that version. Documentation: envoyproxy.io, "Lua", "Weighted clusters", "xDS from files".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+MODEL_HEADER = "x-gateway-base-model-name"
+VERSION_HEADER = "x-liftlock-version"
+PATHS = ("/v1/chat/completions", "/v1/completions")
+REQUEST_SECONDS = 300
+BODY_LIMIT_BYTES = 4 << 20
+TYPES = "type.googleapis.com/envoy"
+LUA = Path(__file__).with_name("model_name.lua").read_text()
+Json = dict[str, Any]
+
+READ_NAME = f"""
+function envoy_on_request(handle)
+  handle:headers():remove("{MODEL_HEADER}")
+  if handle:headers():get(":method") ~= "POST" then return end
+  local body = handle:body(true)
+  local s = body:getBytes(0, body:length())
+  local first, last = find_model(s)
+  if not first then return refuse(handle, last) end
+  handle:headers():replace("{MODEL_HEADER}", s:sub(first, last))
+  handle:clearRouteCache()
+end
+"""
+
+REWRITE_NAME = """
+function envoy_on_request(handle)
+  local name = handle:filterContext()["engine_model"]
+  if not name then return end
+  local body = handle:body(true)
+  local s = body:getBytes(0, body:length())
+  local first, last = find_model(s)
+  local size = body:setBytes(s:sub(1, first - 1) .. name .. s:sub(last + 1))
+  handle:headers():replace("content-length", tostring(size))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One public model name. `stable` and `candidate` are the engine's names; `weight` is the candidate's percent."""
+
+    model: str
+    stable: str
+    candidate: str | None = None
+    weight: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 100 or (self.weight and self.candidate is None):
+            raise ValueError(f"split of {self.model}: weight {self.weight} needs a candidate and 0 to 100 percent")
+
+
+def bootstrap(folder: Path, admin_port: int) -> Json:
+    """Static part: the admin interface on loopback, everything else from watched files in `folder`."""
+
+    def watched(name: str) -> Json:
+        return {"path_config_source": {"path": str(folder / name), "watched_directory": {"path": str(folder)}}, "resource_api_version": "V3"}
+
+    return {
+        "node": {"id": "liftlock", "cluster": "liftlock"},
+        "admin": {"address": _address("127.0.0.1", admin_port)},
+        "dynamic_resources": {"lds_config": watched("lds.json"), "cds_config": watched("cds.json")},
+    }
+
+
+def listeners(folder: Path, port: int) -> Json:
+    """One HTTP listener on loopback; its routes come from rds.json, its access log goes to access.log as JSON lines."""
+    rds = {
+        "route_config_name": "models",
+        "config_source": {
+            "path_config_source": {"path": str(folder / "rds.json"), "watched_directory": {"path": str(folder)}},
+            "resource_api_version": "V3",
+        },
+    }
+    manager = {
+        "@type": f"{TYPES}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "gateway",
+        "rds": rds,
+        "stream_idle_timeout": f"{REQUEST_SECONDS}s",
+        "access_log": [_access_log(folder / "access.log")],
+        "http_filters": [
+            _lua("read-model", READ_NAME),
+            _lua("rewrite-model", REWRITE_NAME),
+            {"name": "router", "typed_config": {"@type": f"{TYPES}.extensions.filters.http.router.v3.Router"}},
+        ],
+    }
+    listener = {
+        "@type": f"{TYPES}.config.listener.v3.Listener",
+        "name": "gateway",
+        "address": _address("127.0.0.1", port),
+        "per_connection_buffer_limit_bytes": BODY_LIMIT_BYTES,
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    return _response([listener])
+
+
+def clusters(engine_url: str, models: Sequence[str]) -> Json:
+    """One cluster for the base model and two a public model, so that each side of a split has counters of its own."""
+    names = ["engine", *(f"{model}-{side}" for model in models for side in ("stable", "candidate"))]
+    return _response([_cluster(name, engine_url) for name in names])
+
+
+def routes(splits: Sequence[Split], base_model: str) -> Json:
+    """The virtual host: /v1/models, a weighted route a split, the base model, and OpenAI-shaped 404s for the rest."""
+    names = [*(split.model for split in splits), base_model]
+    listing = {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "liftlock"} for name in names]}
+    table = [
+        {"match": {"path": "/v1/models"}, "direct_response": _direct(200, listing), **_json_header()},
+        *(_split_route(split, path) for split in splits for path in PATHS),
+        *(_base_route(base_model, path) for path in PATHS),
+        *(_unknown_model(path, names) for path in PATHS),
+        {"match": {"prefix": "/"}, "direct_response": _direct(404, _error("there is nothing here; use /v1/chat/completions")), **_json_header()},
+    ]
+    configuration = {
+        "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
+        "name": "models",
+        "virtual_hosts": [{"name": "models", "domains": ["*"], "routes": table}],
+    }
+    return _response([configuration])
+
+
+def version_of(response: Json) -> str:
+    return str(response["version_info"])
+
+
+def _response(resources: list[Json]) -> Json:
+    """A discovery response; its version is a digest of its content, so the same content has the same version."""
+    text = json.dumps(resources, sort_keys=True)
+    return {"version_info": hashlib.sha256(text.encode()).hexdigest()[:16], "resources": resources}
+
+
+def _address(host: str, port: int) -> Json:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _lua(name: str, source: str) -> Json:
+    code = {"inline_string": LUA + source}
+    return {"name": name, "typed_config": {"@type": f"{TYPES}.extensions.filters.http.lua.v3.Lua", "default_source_code": code}}
+
+
+def _access_log(path: Path) -> Json:
+    fields = {
+        "time": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%REQ(:PATH)%", "model": f"%REQ({MODEL_HEADER})%",
+        "version": f"%RESP({VERSION_HEADER})%", "cluster": "%UPSTREAM_CLUSTER%", "status": "%RESPONSE_CODE%",
+        "flags": "%RESPONSE_FLAGS%", "milliseconds": "%DURATION%", "first_byte_milliseconds": "%RESPONSE_DURATION%",
+        "bytes_in": "%BYTES_RECEIVED%", "bytes_out": "%BYTES_SENT%", "request_id": "%REQ(X-REQUEST-ID)%",
+    }  # fmt: skip
+    return {
+        "name": "file",
+        "typed_config": {
+            "@type": f"{TYPES}.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(path),
+            "log_format": {"json_format": fields},
+        },
+    }
+
+
+def _cluster(name: str, engine_url: str) -> Json:
+    parts = urlsplit(engine_url)
+    endpoint = {"endpoint": {"address": _address(parts.hostname or "127.0.0.1", parts.port or 80)}}
+    return {
+        "@type": f"{TYPES}.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STRICT_DNS",
+        "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def _match(path: str, model: str) -> Json:
+    return {"path": path, "headers": [{"name": MODEL_HEADER, "string_match": {"exact": model}}]}
+
+
+def _policy() -> Json:
+    """Retries only where the engine cannot have seen the request."""
+    retry = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 3}
+    return {"timeout": f"{REQUEST_SECONDS}s", "retry_policy": retry}
+
+
+def _side(split: Split, side: str, engine_model: str, weight: int) -> Json:
+    context = {"@type": f"{TYPES}.extensions.filters.http.lua.v3.LuaPerRoute", "filter_context": {"engine_model": engine_model}}
+    return {
+        "name": f"{split.model}-{side}",
+        "weight": weight,
+        "typed_per_filter_config": {"rewrite-model": context},
+        "response_headers_to_add": [_header(VERSION_HEADER, engine_model)],
+    }
+
+
+def _split_route(split: Split, path: str) -> Json:
+    sides = [_side(split, "stable", split.stable, 100 - split.weight)]
+    if split.candidate is not None:
+        sides.append(_side(split, "candidate", split.candidate, split.weight))
+    return {"match": _match(path, split.model), "route": {"weighted_clusters": {"clusters": sides}, **_policy()}}
+
+
+def _base_route(base_model: str, path: str) -> Json:
+    return {"match": _match(path, base_model), "route": {"cluster": "engine", **_policy()}, "response_headers_to_add": [_header(VERSION_HEADER, base_model)]}
+
+
+def _unknown_model(path: str, names: Sequence[str]) -> Json:
+    said = _error(f"this model is not served here; served: {', '.join(names)}", code="model_not_found")
+    return {"match": {"path": path}, "direct_response": _direct(404, said), **_json_header()}
+
+
+def _error(message: str, code: str | None = None) -> Json:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+
+
+def _direct(status: int, body: Json) -> Json:
+    return {"status": status, "body": {"inline_string": json.dumps(body)}}
+
+
+def _header(name: str, value: str) -> Json:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _json_header() -> Json:
+    return {"response_headers_to_add": [_header("content-type", "application/json")]}

@@ -1,0 +1,40 @@
+"""Where things are. Built when first asked, never at import. Only tasks and flows read it; domain functions get arguments."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Environment variables with the prefix LIFTLOCK_. A part whose address is set here is used and never started."""
+
+    model_config = SettingsConfigDict(env_prefix="LIFTLOCK_", frozen=True, extra="ignore")
+
+    state: Path = Field(ROOT / ".liftlock", description="Folder of everything the local stack and the releases write.")
+    toolchain: Path = Field(ROOT / ".toolchain", description="Folder of vLLM, promptfoo and the two models.")
+    postgres_dsn: SecretStr | None = Field(
+        None, description="postgresql://user@host:port; databases prefect, mlflow, liftlock and rag are expected in it."
+    )
+    mlflow_uri: str | None = Field(None, description="Address of an MLflow server, e.g. http://127.0.0.1:5000.")
+    prefect_api_url: str | None = Field(None, description="Address of a Prefect API, e.g. http://127.0.0.1:4200/api.")
+    vllm_url: str | None = Field(None, description="Address of a vLLM server, without /v1.")
+    vllm_adapters: Path | None = Field(None, description="The folder that server resolves adapters from.")
+    gateway_url: str | None = Field(None, description="Address of an Envoy that reads this state's gateway folder.")
+    registry: str | None = Field(None, description="OCI registry to push to besides the layout folder, e.g. http://127.0.0.1:5055.")
+    registry_repository: str = Field("liftlock", description="Prefix of the repository names in that registry.")
+
+    @property
+    def models(self) -> Path:
+        return self.toolchain / "models"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    settings = Settings()
+    return settings.model_copy(update={"state": settings.state.absolute(), "toolchain": settings.toolchain.absolute()})

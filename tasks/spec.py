@@ -1,0 +1,226 @@
+"""release.yaml: what changes per release. Read with line numbers, so that a wrong key or value is named where it stands.
+
+`load_release(path)` is the only way in; it also checks that the files a spec names exist, before anything expensive runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+NAME = r"^[a-z][a-z0-9-]{1,39}$"
+
+
+class SpecInvalid(Exception):
+    """A release.yaml that cannot be used. The message lists every fault with file, line and what is allowed."""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetSpec(Part):
+    """JSON Lines files; each line is an item with `id` and the fields that the prompt and the task name."""
+
+    train: Path = Field(description="Training items, one JSON object a line.")
+    test: Path = Field(description="Items that the gate scores. No training item may be among them.")
+    replay: Path | None = Field(None, description="Dialogs mixed into training so that other skills are kept.")
+    answer: str = Field("answer", description="Field of an item that holds the right answer.")
+    slices: tuple[str, ...] = Field((), description="Fields of an item that the report breaks the score down by.")
+
+
+class TrainingSpec(Part):
+    """LoRA with TRL. Names are those of peft's LoraConfig and transformers' TrainingArguments."""
+
+    r: int = Field(8, ge=1, le=256, description="Rank of the adapter.")
+    lora_alpha: int = Field(16, ge=1, le=1024, description="Scale: updates are multiplied by lora_alpha / r.")
+    target_modules: tuple[str, ...] = Field(ALL_LINEAR, min_length=1, description="Modules that get an adapter.")
+    first_layer: int = Field(0, ge=0, description="Layers below this one get no adapter (cheaper, often as good).")
+    learning_rate: float = Field(2e-4, gt=0, le=0.1)
+    num_train_epochs: float = Field(1.0, gt=0, le=100)
+    per_device_train_batch_size: int = Field(8, ge=1, le=512)
+    warmup_steps: int = Field(0, ge=0)
+    max_length: int = Field(512, ge=16, le=131072, description="Longer training texts are refused, not cut.")
+    seed: int = Field(0, ge=0, description="The same seed and data give the same adapter, byte for byte, on one machine.")
+    timeout_seconds: int = Field(3600, ge=30)
+
+
+class GateSpec(Part):
+    """What the candidate must show. Compared item by item with the baseline."""
+
+    baseline: Literal["champion", "base"] = Field("champion", description="champion falls back to base where there is none.")
+    task: Path = Field(description="lm-eval task YAML.")
+    prompt: Path = Field(description="prompt.yaml: system and user text around an item; used in training, evaluation and serving.")
+    cases: Path | None = Field(None, description="promptfoo configuration with cases that must hold.")
+    metric: str = Field("exact_match,none", description="lm-eval's metric and filter, as `metric,filter`.")
+    rule: Literal["superior", "non_inferior"] = Field("non_inferior", description="Against the baseline.")
+    margin: float = Field(0.05, ge=0, lt=1, description="How much worse still counts as non_inferior.")
+    alpha: float = Field(0.05, gt=0, le=0.5, description="Bound on the rate of false promotions.")
+    floor: float = Field(0.0, ge=0, le=1, description="Absolute limit that the candidate's score must reach.")
+    min_items: int = Field(50, ge=1)
+    min_case_pass_rate: float = Field(0.0, ge=0, le=1, description="Share of promptfoo cases that must pass.")
+
+
+class ServingSpec(Part):
+    """How the model is served, in vLLM's words, and the GPU it must fit."""
+
+    gpu: str = Field("nvidia-l4", description="Name in serving/fit/gpus.yaml.")
+    max_model_len: int = Field(2048, ge=16)
+    gpu_memory_utilization: float = Field(0.92, gt=0, le=1)
+    max_num_seqs: int = Field(64, ge=1, le=4096)
+    max_loras: int = Field(4, ge=1, le=256)
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
+
+
+class DeliverySpec(Part):
+    """How the new version takes over the traffic."""
+
+    target: Literal["local"] = "local"
+    strategy: Literal["adapter"] = Field("adapter", description="One engine, two adapters; the gateway rewrites the model name by weight.")
+    steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field((10, 50, 100), description="Weights of the canary in percent; the last is 100.")
+    min_requests: int = Field(12, ge=1, le=10000, description="Requests the canary must have answered in each step.")
+    max_error_rate: float = Field(0.0, ge=0, le=1, description="Highest share of failed canary requests.")
+    max_first_token_ratio: float = Field(2.0, gt=1, le=100, description="Highest median first-token time against stable.")
+    warmup_requests: int = Field(4, ge=1, le=1000, description="Requests the candidate must answer before it gets any weight.")
+
+    @field_validator("steps")
+    @classmethod
+    def _rising_to_100(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if list(steps) != sorted(set(steps)) or steps[-1:] != (100,):
+            raise ValueError("must rise and end at 100, e.g. [10, 50, 100]")
+        return steps
+
+
+class SampleSpec(Part):
+    """The RAG sample that answers through the served model at the end of a release."""
+
+    documents: tuple[Path, ...] = Field(min_length=1, description="Files or folders of Markdown and text.")
+    questions: tuple[str, ...] = Field(min_length=1, max_length=20)
+    system: str = Field("Answer the question from the sources in one or two sentences.", description="System message of the answers.")
+
+
+class Release(Part):
+    """One release: a dataset to a served model."""
+
+    name: str = Field(pattern=NAME, description="Name of the model: in MLflow, in the modelcar, and for clients of the gateway.")
+    base_model: str = Field(description="A folder under the models folder, a path, or a Hugging Face id with safetensors weights.")
+    dataset: DatasetSpec
+    training: TrainingSpec = TrainingSpec()
+    gate: GateSpec
+    serving: ServingSpec = ServingSpec()
+    delivery: DeliverySpec = DeliverySpec()
+    sample: SampleSpec | None = None
+
+    @model_validator(mode="after")
+    def _rank_fits_the_engine(self) -> Release:
+        if self.training.r > self.serving.max_lora_rank:
+            raise ValueError(f"training.r is {self.training.r}, but serving.max_lora_rank is {self.serving.max_lora_rank}; raise the latter or train a smaller rank")
+        return self
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of release.yaml, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Release.model_json_schema()}
+
+
+def load_release(path: Path) -> Release:
+    """Read and check a spec; the paths in it become absolute (they are relative to the spec's folder).
+
+    Raises SpecInvalid.
+    """
+    tree = _read(path)
+    try:
+        spec = Release.model_validate(json.loads(json.dumps(tree)))
+    except ValidationError as error:
+        raise SpecInvalid("\n".join(_fault(path, tree, detail) for detail in error.errors())) from None
+    spec = _absolute(spec, path.parent)
+    missing = [f"{path}:{_line(tree, where)}: {'.'.join(where)}: {file} does not exist" for where, file in _files(spec) if not file.exists()]
+    if missing:
+        raise SpecInvalid("\n".join(missing))
+    return spec
+
+
+def _read(path: Path) -> CommentedMap:
+    if not path.is_file():
+        raise SpecInvalid(f"{path}: no such file; give the path of a release.yaml, or make one with `liftlock init DIR`")
+    try:
+        tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecInvalid(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except UnicodeDecodeError:
+        raise SpecInvalid(f"{path}: not UTF-8 text") from None
+    if not isinstance(tree, CommentedMap):
+        raise SpecInvalid(f"{path}:1: a release is a mapping with the keys {', '.join(Release.model_fields)}")
+    return tree
+
+
+def _fault(path: Path, tree: CommentedMap, detail: ErrorDetails) -> str:
+    where = tuple(str(part) for part in detail["loc"])
+    name = ".".join(where) or "release"
+    line = _line(tree, where)
+    if detail["type"] == "extra_forbidden":
+        allowed = _keys_at(where[:-1])
+        near = difflib.get_close_matches(where[-1], allowed, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{path}:{line}: {name}: unknown key{hint} Allowed here: {', '.join(allowed)}".replace("key Allowed", "key. Allowed")
+    if detail["type"] == "missing":
+        return f"{path}:{line}: {name}: missing"
+    said = re.sub(r"^Value error, ", "", detail["msg"])
+    return f"{path}:{line}: {name}: {said} (found {detail['input']!r:.80})" if where else f"{path}:{line}: {said}"
+
+
+def _keys_at(where: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = Release
+    for part in where:
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *get_args(annotation)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)
+
+
+def _line(tree: Any, where: tuple[str, ...]) -> int:
+    """Line (from 1) of the deepest part of `where` that stands in the file."""
+    line = 1
+    for part in where:
+        if isinstance(tree, CommentedMap) and part in tree:
+            line = tree.lc.key(part)[0] + 1
+            tree = tree[part]
+        elif isinstance(tree, CommentedSeq) and part.isdigit() and int(part) < len(tree):
+            line = tree.lc.item(int(part))[0] + 1
+            tree = tree[int(part)]
+        else:
+            break
+    return line
+
+
+def _absolute(spec: Release, folder: Path) -> Release:
+    def under(path: Path) -> Path:
+        return (folder / path).resolve()
+
+    dataset = spec.dataset.model_copy(
+        update={key: under(value) for key in ("train", "test", "replay") if (value := getattr(spec.dataset, key))}
+    )
+    gate = spec.gate.model_copy(update={key: under(value) for key in ("task", "prompt", "cases") if (value := getattr(spec.gate, key))})
+    sample = spec.sample and spec.sample.model_copy(update={"documents": tuple(under(path) for path in spec.sample.documents)})
+    return spec.model_copy(update={"dataset": dataset, "gate": gate, "sample": sample})
+
+
+def _files(spec: Release) -> list[tuple[tuple[str, ...], Path]]:
+    named: list[tuple[tuple[str, ...], Path | None]] = [
+        *((("dataset", key), getattr(spec.dataset, key)) for key in ("train", "test", "replay")),
+        *((("gate", key), getattr(spec.gate, key)) for key in ("task", "prompt", "cases")),
+    ]
+    if spec.sample:
+        named += [(("sample", "documents", str(i)), path) for i, path in enumerate(spec.sample.documents)]
+    return [(where, path) for where, path in named if path is not None]

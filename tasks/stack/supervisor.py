@@ -1,0 +1,158 @@
+"""supervisord: its configuration rendered from the parts, and its XML-RPC interface on a Unix socket."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.xmlrpc import SupervisorTransport
+
+from tasks.stack.parts import Part
+
+STOP_SECONDS = 20
+FAULT_BAD_NAME, FAULT_NOT_RUNNING, FAULT_ALREADY_STARTED = 10, 70, 60
+
+
+class SupervisorFailed(Exception):
+    """The process manager itself does not start or answer."""
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """What supervisord says of one part. `started_at` is a Unix time."""
+
+    name: str
+    state: str
+    pid: int
+    started_at: int
+
+
+def socket_folder(state: Path) -> Path:
+    """Outside the state folder: a Unix socket's path is limited to about 100 characters."""
+    key = hashlib.sha256(str(state).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"liftlock-{os.getuid()}-{key}"
+
+
+def render(parts: Sequence[Part], state: Path) -> str:
+    """supervisord.conf as text. Programs stop in the reverse of their order: the worker before its server."""
+    folder = socket_folder(state)
+    lines = [
+        "[unix_http_server]", f"file={folder}/supervisor.sock", "chmod=0600",
+        "[supervisord]", f"logfile={state}/logs/supervisord.log", f"pidfile={state}/supervisord.pid", "nodaemon=false",
+        "silent=true", "minfds=4096", f"childlogdir={state}/logs", f"identifier=liftlock-{folder.name}",
+        "[rpcinterface:supervisor]", "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+    ]  # fmt: skip
+    for priority, part in enumerate(parts, 1):
+        lines += _program(part, priority, state)
+    return "\n".join(lines) + "\n"
+
+
+def _program(part: Part, priority: int, state: Path) -> list[str]:
+    environment = ",".join(f'{key}="{_escaped(value)}"' for key, value in sorted(part.environment.items()))
+    return [
+        f"[program:{part.name}]",
+        "command=" + " ".join(f'"{_escaped(word)}"' for word in part.command),
+        f"directory={part.folder}",
+        *([f"environment={environment}"] if environment else []),
+        *([f"user={part.user}"] if part.user else []),
+        f"priority={priority}", "autostart=false", "autorestart=true", "startsecs=1", "startretries=20",
+        f"stopsignal={part.stop_signal}", f"stopwaitsecs={STOP_SECONDS}", "stopasgroup=true", "killasgroup=true",
+        f"stdout_logfile={state}/logs/{part.name}.log", "stdout_logfile_maxbytes=20MB", "stdout_logfile_backups=1", "redirect_stderr=true",
+    ]  # fmt: skip
+
+
+def _escaped(value: str) -> str:
+    return value.replace("%", "%%").replace('"', '\\"')
+
+
+class Supervisor:
+    """A running (or not yet running) supervisord of one state folder."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.socket = socket_folder(state) / "supervisor.sock"
+
+    @property
+    def _rpc(self) -> Any:
+        """A fresh connection a call: supervisor's transport cannot be used again once a call has failed."""
+        transport = SupervisorTransport(serverurl=f"unix://{self.socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+
+    def is_up(self) -> bool:
+        try:
+            return bool(self._rpc.getState()["statename"] == "RUNNING")
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+            return False
+
+    def ensure(self, parts: Sequence[Part]) -> None:
+        """Start supervisord, or give a running one the new configuration; a part whose definition changed is stopped.
+
+        Raises SupervisorFailed.
+        """
+        config = self.state / "supervisord.conf"
+        self._write(config, render(parts, self.state))
+        if self.is_up():
+            self._reload()
+            return
+        done = subprocess.run([sys.executable, "-m", "supervisor.supervisord", "-c", str(config)], capture_output=True, text=True, check=False)
+        for _ in range(100):
+            if self.is_up():
+                return
+            time.sleep(0.05)
+        raise SupervisorFailed(f"supervisord did not start: {(done.stderr or done.stdout).strip()[-300:]}; see {self.state}/logs/supervisord.log")
+
+    def _write(self, config: Path, text: str) -> None:
+        (self.state / "logs").mkdir(parents=True, exist_ok=True)
+        self.socket.parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds the database password
+        with os.fdopen(descriptor, "w") as out:
+            out.write(text)
+
+    def _reload(self) -> None:
+        added, changed, removed = self._rpc.reloadConfig()[0]
+        for name in [*changed, *removed]:
+            self._rpc.stopProcessGroup(name)
+            self._rpc.removeProcessGroup(name)
+        for name in [*added, *changed]:
+            self._rpc.addProcessGroup(name)
+
+    def states(self) -> dict[str, ProcessState]:
+        if not self.is_up():
+            return {}
+        found = self._rpc.getAllProcessInfo()
+        return {one["name"]: ProcessState(one["name"], one["statename"], one["pid"], one["start"]) for one in found}
+
+    def start(self, name: str) -> None:
+        try:
+            self._rpc.startProcess(name, False)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != FAULT_ALREADY_STARTED:
+                raise
+
+    def stop(self, name: str) -> None:
+        try:
+            self._rpc.stopProcess(name, True)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode not in (FAULT_NOT_RUNNING, FAULT_BAD_NAME):
+                raise
+
+    def shutdown(self) -> None:
+        """Stop every part in the reverse of its order, then supervisord; returns when it is gone."""
+        if not self.is_up():
+            return
+        self._rpc.stopAllProcesses()
+        self._rpc.shutdown()
+        for _ in range(200):
+            if not self.is_up():
+                return
+            time.sleep(0.05)
