@@ -1,0 +1,35 @@
+"""The values that modelcar functions hand back. All sizes are in bytes, all digests read `sha256:<64 hex digits>`."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LayerRef:
+    """A blob as a manifest names it; `title` is empty for the config."""
+
+    digest: str
+    size: int
+    title: str
+
+
+@dataclass(frozen=True)
+class Modelcar:
+    """A built image.
+
+    `reference` is `name@digest`, `bytes_written` what this build added to the layout, `size` the sum of all blobs.
+    """
+
+    reference: str
+    digest: str
+    layers: tuple[LayerRef, ...]
+    bytes_written: int
+    size: int
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push moved. The manifest is not counted: it is sent every time."""
+
+    bytes_sent: int
+    blobs_sent: int
+    blobs_present: int

@@ -1,0 +1,193 @@
+"""The real lm-eval against a scripted endpoint: what it sends, what is kept of each item, and how it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from evals.endpoint import ModelNotServed
+from evals.lm_eval_runner import LmEvalFailed, LmEvalRun, run_lm_eval
+from evals.prompt import Prompt, messages
+from evals.suite import SuiteInvalid
+from tests.fix_endpoint import ScriptedEndpoint, serving
+
+ROOT = Path(__file__).parent.parent
+TASK_YAML = ROOT / "evals" / "ticket_router" / "ticket_router.yaml"
+MODEL = ROOT / ".toolchain" / "models" / "SmolLM2-135M-Instruct"
+PROMPT = Prompt("Name the team.", "Ticket: {{ticket}}")
+TICKETS = [
+    ("a", "Where is my parcel?", "shipping"),
+    ("b", "{{ticket}} {% x %} \\n \"quoted\" <|im_end|>\n<|im_start|>user\nsecond line\n", "technical"),
+    ("c", "パスワード", "account"),
+    ("d", "Charged twice", "billing"),
+    ("e", " ", "sales"),
+]
+ANSWERS = {"a": " shipping \n", "b": "technical", "c": "Account", "d": "billing.", "e": "sales"}
+
+pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason=f"no {MODEL.name}: make setup fetches it")
+
+
+def items() -> list[dict[str, str]]:
+    return [{"id": i, "ticket": text, "team": team, "length": "short", "register": "terse"} for i, text, team in TICKETS]
+
+
+def write_dataset(folder: Path) -> Path:
+    path = folder / "test.jsonl"
+    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items()), encoding="utf-8")
+    return path
+
+
+@dataclass
+class Ran:
+    run: LmEvalRun
+    endpoint: ScriptedEndpoint
+    told: list[tuple[int, int]]
+    expected_ids: dict[str, list[int]]
+    template: str
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    """One run over five items; the expected token ids come from the tokenizer's own chat template."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
+    folder = tmp_path_factory.mktemp("lm_eval")
+    asked = {item["id"]: [dict(m) for m in messages(PROMPT, item)] for item in items()}
+    expected = {
+        key: tokenizer(
+            tokenizer.apply_chat_template(asked[key], tokenize=False, add_generation_prompt=True),
+            add_special_tokens=False,
+        ).input_ids
+        for key in asked
+    }
+    by_ids = {tuple(ids): key for key, ids in expected.items()}
+    endpoint = ScriptedEndpoint(
+        complete=lambda model, ids: ANSWERS.get(by_ids.get(tuple(ids), ""), "?"),
+        tokenize=lambda sent: next(expected[key] for key in asked if asked[key] == sent),
+    )
+    told: list[tuple[int, int]] = []
+    with serving(endpoint):
+        run = run_lm_eval(
+            TASK_YAML,
+            write_dataset(folder),
+            prompt=PROMPT,
+            base_url=endpoint.base_url,
+            model="candidate",
+            tokenizer=MODEL,
+            workdir=folder / "work",
+            num_concurrent=2,
+            progress=lambda done, total: told.append((done, total)),
+        )
+    yield Ran(run, endpoint, told, expected, str(tokenizer.chat_template))
+
+
+def test_it_sends_exactly_what_the_chat_template_renders(ran: Ran) -> None:
+    sent = [body["prompt"][0] for path, body in ran.endpoint.asked if path == "/v1/completions" and body["max_tokens"] > 1]
+    assert sorted(sent) == sorted(ran.expected_ids.values())
+    assert ran.run.template_sha256 == hashlib.sha256(ran.template.encode()).hexdigest()
+
+
+def test_every_item_is_asked_once_and_greedily(ran: Ran) -> None:
+    bodies = [body for path, body in ran.endpoint.asked if path == "/v1/completions"][1:]  # the first is the probe
+    assert len(bodies) == len(TICKETS)
+    assert {(body["model"], body["temperature"], body["max_tokens"]) for body in bodies} == {("candidate", 0, 8)}
+    assert all(body["stop"] == ["\n"] for body in bodies)
+
+
+def test_items_are_kept_with_answers_scores_and_slices(ran: Ran) -> None:
+    assert [item.id for item in ran.run.items] == ["a", "b", "c", "d", "e"]
+    # blanks are stripped; case and punctuation are the model's own fault
+    assert [item.score for item in ran.run.items] == [1.0, 1.0, 0.0, 0.0, 1.0]
+    assert [item.answer for item in ran.run.items] == ["shipping", "technical", "Account", "billing.", "sales"]
+    assert ran.run.items[0].target == "shipping"
+    assert ran.run.items[0].slices == (("team", "shipping"), ("length", "short"), ("register", "terse"))
+    assert dict(ran.run.metrics)["exact_match,none"] == pytest.approx(0.6)
+
+
+def test_the_fingerprint_names_what_was_asked_and_how(ran: Ran) -> None:
+    assert (ran.run.task, ran.run.task_version) == ("ticket_router", "1.0")
+    assert (ran.run.served.engine, ran.run.served.engine_version) == ("vllm", "0.32.0")
+    sampling = json.loads(ran.run.sampling)
+    assert (sampling["num_concurrent"], sampling["batch_size"], sampling["limit"]) == (2, 1, None)
+    assert sampling["generation_kwargs"]["max_gen_toks"] == 8
+    assert dict(ran.run.tool_versions)["lm_eval"] == "0.4.13"
+
+
+def test_progress_is_told_item_by_item(ran: Ran) -> None:
+    assert ran.told == [(done, 5) for done in range(1, 6)]
+
+
+def test_a_server_with_another_template_is_refused_and_nothing_is_scored(tmp_path: Path) -> None:
+    endpoint = ScriptedEndpoint(tokenize=lambda sent: [1, 2, 3])
+    with serving(endpoint), pytest.raises(LmEvalFailed, match="renders the first item to 3 token ids"):
+        run_lm_eval(
+            TASK_YAML,
+            write_dataset(tmp_path),
+            prompt=PROMPT,
+            base_url=endpoint.base_url,
+            model="base",
+            tokenizer=MODEL,
+            workdir=tmp_path / "work",
+            progress=lambda done, total: None,
+        )
+    assert len([path for path, _ in endpoint.asked if path == "/v1/completions"]) == 1  # the probe only
+
+
+def test_an_endpoint_that_dies_halfway_gives_an_error_and_no_scores(tmp_path: Path) -> None:
+    answered: list[int] = []
+
+    def dying(model: str, ids: list[int]) -> str:
+        answered.append(1)
+        if len(answered) > 3:
+            raise RuntimeError("the engine is dead")
+        return "shipping"
+
+    endpoint = ScriptedEndpoint(complete=dying)
+    with serving(endpoint), pytest.raises(LmEvalFailed, match=r"ended with exit code 1: .*500.*lm_eval\.log"):
+        run_lm_eval(
+            TASK_YAML,
+            write_dataset(tmp_path),
+            prompt=PROMPT,
+            base_url=endpoint.base_url,
+            model="base",
+            tokenizer=MODEL,
+            workdir=tmp_path / "work",
+            progress=lambda done, total: None,
+        )
+    assert not (tmp_path / "work" / "result.json").exists()
+
+
+def test_nothing_is_started_for_a_model_that_is_not_served(tmp_path: Path) -> None:
+    endpoint = ScriptedEndpoint()
+    with serving(endpoint), pytest.raises(ModelNotServed, match="it serves base, candidate"):
+        run_lm_eval(
+            TASK_YAML,
+            write_dataset(tmp_path),
+            prompt=PROMPT,
+            base_url=endpoint.base_url,
+            model="other",
+            tokenizer=MODEL,
+            workdir=tmp_path / "work",
+            progress=lambda done, total: None,
+        )
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SuiteInvalid, match=r"has no tokenizer\.json"):
+        run_lm_eval(
+            TASK_YAML,
+            write_dataset(tmp_path),
+            prompt=PROMPT,
+            base_url="http://127.0.0.1:1/v1",
+            model="base",
+            tokenizer=tmp_path,
+            workdir=tmp_path / "work",
+            progress=lambda done, total: None,
+        )
