@@ -20,7 +20,13 @@ class ChildFailed(Exception):
 
 
 def run_child(
-    argv: Sequence[str], *, what: str, on_event: Callable[[Event], None], env: Mapping[str, str], timeout: float, cwd: Path
+    argv: Sequence[str],
+    *,
+    what: str,
+    on_event: Callable[[Event], None],
+    env: Mapping[str, str],
+    timeout: float,
+    cwd: Path,
 ) -> None:
     """Run `argv` to its end. `timeout` in seconds.
 
@@ -30,7 +36,13 @@ def run_child(
     refused = False
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
-            list(argv), stdout=subprocess.PIPE, stderr=errors, text=True, cwd=cwd, env={**os.environ, **env}, start_new_session=True
+            list(argv),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **env},
+            start_new_session=True,
         )
         timer = threading.Timer(timeout, _kill, [child])
         timer.start()
@@ -47,7 +59,9 @@ def run_child(
             timer.cancel()
             _kill(child)
         if expired:
-            raise ChildFailed(f"{what} took more than {timeout:.0f} s and was stopped; raise its timeout in the spec or make it smaller")
+            raise ChildFailed(
+                f"{what} took more than {timeout:.0f} s and was stopped; raise its timeout in the spec or make it smaller"
+            )
         if code != 0 and not refused:
             errors.seek(0)
             raise ChildFailed(f"{what} ended with exit code {code}: {_last_words(errors.read())}")

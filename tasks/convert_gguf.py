@@ -28,7 +28,11 @@ def convert(gguf: Path, folder: Path) -> None:
     model.load_state_dict(source.state_dict(), strict=True)
     model.tie_weights()
     model = model.to(torch.bfloat16)
-    model.generation_config.bos_token_id, model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, 2, 2
+    model.generation_config.bos_token_id, model.generation_config.eos_token_id, model.generation_config.pad_token_id = (
+        1,
+        2,
+        2,
+    )
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)

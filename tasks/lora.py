@@ -88,10 +88,14 @@ def _trainer(request: LoraRequest, rows: list[dict[str, Any]]) -> Any:
         a step on a CPU. The value is the same.
         """
 
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             labels = inputs["labels"]
             causal = self.accelerator.unwrap_model(model).get_base_model()
-            hidden = causal.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+            hidden = causal.model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+            ).last_hidden_state
             wanted = labels[:, 1:] != -100
             logits = causal.lm_head(hidden[:, :-1][wanted]).float()
             loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][wanted])
@@ -103,7 +107,10 @@ def _trainer(request: LoraRequest, rows: list[dict[str, Any]]) -> Any:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 seconds = time.monotonic() - self.began
-                _say("step", **asdict(TrainingPoint(state.global_step, state.max_steps, float(logs["loss"]), round(seconds, 2))))
+                _say(
+                    "step",
+                    **asdict(TrainingPoint(state.global_step, state.max_steps, float(logs["loss"]), round(seconds, 2))),
+                )
 
     dtype = _dtype(torch)
     tokenizer = AutoTokenizer.from_pretrained(request.base)
@@ -111,8 +118,14 @@ def _trainer(request: LoraRequest, rows: list[dict[str, Any]]) -> Any:
     model = AutoModelForCausalLM.from_pretrained(request.base, dtype=dtype)
     layers = model.config.num_hidden_layers
     if request.first_layer >= layers:
-        raise TrainingRefused(f"training.first_layer is {request.first_layer}, but {request.base_name} has {layers} layers; use 0 to {layers - 1}")
-    upper = {"layers_to_transform": list(range(request.first_layer, layers)), "layers_pattern": "layers"} if request.first_layer else {}
+        raise TrainingRefused(
+            f"training.first_layer is {request.first_layer}, but {request.base_name} has {layers} layers; use 0 to {layers - 1}"
+        )
+    upper = (
+        {"layers_to_transform": list(range(request.first_layer, layers)), "layers_pattern": "layers"}
+        if request.first_layer
+        else {}
+    )
     arguments = SFTConfig(
         output_dir=str(Path(request.out).with_suffix(".trainer")),
         num_train_epochs=request.num_train_epochs,
@@ -138,7 +151,12 @@ def _trainer(request: LoraRequest, rows: list[dict[str, Any]]) -> Any:
         processing_class=tokenizer,
         callbacks=[Progress()],
         peft_config=LoraConfig(
-            r=request.r, lora_alpha=request.lora_alpha, lora_dropout=0.0, target_modules=list(request.target_modules), task_type="CAUSAL_LM", **upper
+            r=request.r,
+            lora_alpha=request.lora_alpha,
+            lora_dropout=0.0,
+            target_modules=list(request.target_modules),
+            task_type="CAUSAL_LM",
+            **upper,
         ),
     )
 
@@ -162,7 +180,9 @@ def train_lora(request: LoraRequest) -> None:
     out.mkdir(parents=True, exist_ok=True)
     trainer.model.save_pretrained(out, safe_serialization=True)
     config = json.loads((out / "adapter_config.json").read_text())
-    (out / "adapter_config.json").write_text(json.dumps(_canonical_config(config, request.base_name), indent=2, sort_keys=True) + "\n")
+    (out / "adapter_config.json").write_text(
+        json.dumps(_canonical_config(config, request.base_name), indent=2, sort_keys=True) + "\n"
+    )
     (out / "README.md").unlink(missing_ok=True)
     (out / "adapter_model.safetensors").chmod(0o644)
     _say("done")

@@ -26,7 +26,9 @@ class Settings(BaseSettings):
     vllm_url: str | None = Field(None, description="Address of a vLLM server, without /v1.")
     vllm_adapters: Path | None = Field(None, description="The folder that server resolves adapters from.")
     gateway_url: str | None = Field(None, description="Address of an Envoy that reads this state's gateway folder.")
-    registry: str | None = Field(None, description="OCI registry to push to besides the layout folder, e.g. http://127.0.0.1:5055.")
+    registry: str | None = Field(
+        None, description="OCI registry to push to besides the layout folder, e.g. http://127.0.0.1:5055."
+    )
     registry_repository: str = Field("liftlock", description="Prefix of the repository names in that registry.")
 
     @property

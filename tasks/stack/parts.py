@@ -79,9 +79,21 @@ def _postgres(state: Path, port: int) -> Part:
     home = postgres_home(state)
     copied = home / COPIED_BINARIES
     binary = (copied if copied.exists() else postgres_binaries()) / "postgres"
-    options = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": "", "max_connections": "200"}
+    options = {
+        "listen_addresses": "127.0.0.1",
+        "port": str(port),
+        "unix_socket_directories": "",
+        "max_connections": "200",
+    }
     flags = tuple(argument for key, value in options.items() for argument in ("-c", f"{key}={value}"))
-    return Part("postgres", (str(binary), "-D", str(home / "data"), *flags), None, folder=Path("/"), user=postgres_user(), stop_signal="INT")
+    return Part(
+        "postgres",
+        (str(binary), "-D", str(home / "data"), *flags),
+        None,
+        folder=Path("/"),
+        user=postgres_user(),
+        stop_signal="INT",
+    )
 
 
 def _mlflow(python: str, state: Path, port: int, where: Addresses) -> Part:
@@ -118,7 +130,13 @@ def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
         "OMP_WAIT_POLICY": "passive",
     }
     binary = settings.toolchain / "vllm" / "bin" / "vllm"
-    return Part("vllm", (str(binary), *vllm_arguments(engine, port)), f"http://127.0.0.1:{port}/health", environment, folder=Path(engine.model).parent)
+    return Part(
+        "vllm",
+        (str(binary), *vllm_arguments(engine, port)),
+        f"http://127.0.0.1:{port}/health",
+        environment,
+        folder=Path(engine.model).parent,
+    )
 
 
 def _envoy(state: Path, admin_port: int) -> Part:

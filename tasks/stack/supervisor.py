@@ -104,12 +104,19 @@ class Supervisor:
         if self.is_up():
             self._reload()
             return
-        done = subprocess.run([sys.executable, "-m", "supervisor.supervisord", "-c", str(config)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         for _ in range(100):
             if self.is_up():
                 return
             time.sleep(0.05)
-        raise SupervisorFailed(f"supervisord did not start: {(done.stderr or done.stdout).strip()[-300:]}; see {self.state}/logs/supervisord.log")
+        raise SupervisorFailed(
+            f"supervisord did not start: {(done.stderr or done.stdout).strip()[-300:]}; see {self.state}/logs/supervisord.log"
+        )
 
     def _write(self, config: Path, text: str) -> None:
         (self.state / "logs").mkdir(parents=True, exist_ok=True)

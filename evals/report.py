@@ -1,0 +1,179 @@
+"""What one evaluation of one model found: the fingerprint of how it was asked, metrics, and every item's result.
+
+Pure: values, their canonical JSON, and the checks that keep a broken report out of a gate.
+It does not run anything and gives no verdict (gate.py does).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+FORMAT = 1
+
+
+class ReportInvalid(Exception):
+    """A report that no verdict may rest on: truncated, contradicting itself, or without results."""
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """One item of the dataset. `score` is of the metric that the gate reads; `slices` are (column, value) pairs."""
+
+    id: str
+    score: float
+    answer: str
+    target: str
+    slices: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class PromptCase:
+    """One promptfoo test case. `errored` means that it could not be judged; then `passed` is False and says nothing."""
+
+    id: str
+    group: str
+    passed: bool
+    errored: bool
+    reason: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class AssertionCounts:
+    """Promptfoo cases by outcome. A case passes when all its assertions do; errored is not failed."""
+
+    passed: int
+    failed: int
+    errored: int
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """How the model was asked. Two reports are comparable when all but `model` and `model_sha256` are equal.
+
+    `template_sha256` is of the chat template; `task_sha256` of the lm-eval task as it was run; `cases_sha256` of the
+    promptfoo cases; `sampling` is canonical JSON of generation settings, concurrency and batch size (scores move
+    with batch composition). `engine_version` is "unreported" where the endpoint does not say.
+    """
+
+    model: str
+    model_sha256: str
+    task: str
+    task_version: str
+    task_sha256: str
+    prompt_sha256: str
+    template_sha256: str
+    dataset_sha256: str
+    cases_sha256: str
+    engine: str
+    engine_version: str
+    sampling: str
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """`metrics` are lm-eval's own keys, such as ("exact_match,none", 0.91); `seconds` is wall time of the run."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    fingerprint: Fingerprint
+    metrics: tuple[tuple[str, float], ...]
+    items: tuple[ItemResult, ...]
+    cases: tuple[PromptCase, ...]
+    assertions: AssertionCounts
+    n: int
+    tool_versions: tuple[tuple[str, str], ...]
+    seconds: float
+
+    @property
+    def sha256(self) -> str:
+        """Of what was found, not of how long it took: the canonical JSON without `seconds`."""
+        content = {key: value for key, value in asdict(self).items() if key != "seconds"}
+        return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """The mean score of the items that share one slice value."""
+
+    column: str
+    value: str
+    n: int
+    mean: float
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no blanks, so that equal values have equal bytes. ValueError on NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def to_json(report: EvalReport) -> str:
+    return canonical({"format": FORMAT, **asdict(report)})
+
+
+def from_json(text: str) -> EvalReport:
+    """A checked report. ReportInvalid names the first thing that is wrong."""
+    try:
+        found = json.loads(text, parse_constant=_no_constant)
+    except ValueError as error:
+        raise ReportInvalid(f"the report is not JSON ({error}); it may be truncated: evaluate again") from error
+    form = found.pop("format", None) if isinstance(found, dict) else None
+    if form != FORMAT:
+        raise ReportInvalid(f"the report has format {form!r}; this version reads format {FORMAT}: evaluate again")
+    try:
+        report = TypeAdapter(EvalReport).validate_json(json.dumps(found), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ReportInvalid(f"the report's {where or 'document'}: {first['msg']}; evaluate again") from error
+    check(report)
+    return report
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def check(report: EvalReport) -> None:
+    """Raise ReportInvalid where the report is empty, has NaN or duplicate ids, or contradicts itself."""
+    name = report.fingerprint.model
+    if not report.items:
+        raise ReportInvalid(f"the report of {name} has no items (n = 0): evaluate again on a dataset with items")
+    _check_ids(name, "item", [item.id for item in report.items])
+    _check_ids(name, "case", [case.id for case in report.cases])
+    for key, value in [*report.metrics, *((f"the score of item {item.id}", item.score) for item in report.items)]:
+        if not math.isfinite(value):
+            raise ReportInvalid(f"the report of {name}: {key} is {value}, not a finite number: evaluate again")
+    if report.n != len(report.items):
+        raise ReportInvalid(f"the report of {name} says n = {report.n} and holds {len(report.items)} items")
+    if report.assertions != count_cases(report.cases):
+        raise ReportInvalid(f"the report of {name} counts {report.assertions}; its cases {count_cases(report.cases)}")
+
+
+def _check_ids(name: str, kind: str, ids: Sequence[str]) -> None:
+    twice = [key for key, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ReportInvalid(f"the report of {name} has the {kind} id {twice[0]!r} more than once; ids must be unique")
+
+
+def count_cases(cases: Iterable[PromptCase]) -> AssertionCounts:
+    tally = Counter("errored" if case.errored else "passed" if case.passed else "failed" for case in cases)
+    return AssertionCounts(tally["passed"], tally["failed"], tally["errored"])
+
+
+def slice_table(report: EvalReport) -> tuple[SliceRow, ...]:
+    """One row for each slice value, sorted by column and value."""
+    scores: dict[tuple[str, str], list[float]] = {}
+    for item in report.items:
+        for pair in item.slices:
+            scores.setdefault(pair, []).append(item.score)
+    return tuple(SliceRow(*pair, len(found), fmean(found)) for pair, found in sorted(scores.items()))

@@ -1,0 +1,185 @@
+"""The `liftlock` command. It parses, prints, and maps outcomes to exit codes; the work is in tasks and flows.
+
+Exit codes: 0 yes or done, 1 something broke, 2 bad input or usage, 3 the answer is no, 4 inconclusive.
+Heavy imports stand inside the commands, so that `liftlock --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    name="liftlock",
+    help="Dataset to served model, through gates that open only on evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+BAD_INPUT = 2
+
+
+def _bring_up(quiet: bool = False) -> Any:
+    from tasks.settings import get_settings
+    from tasks.stack.control import up
+
+    return up(get_settings(), lambda line: None if quiet else errors.print(f"  {line}"))
+
+
+@app.command(rich_help_panel="Release")
+def release(
+    spec: Annotated[Path, typer.Argument(help="A release.yaml.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in the last unfinished run of this model.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run every stage, whatever the cache holds.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a dataset to a served champion, or say why not.
+
+    Example: liftlock release evals/ticket_router/release.yaml
+    """
+    from flows.run_release import run_release
+    from flows.summary import print_summary
+    from tasks.spec import load_release
+
+    load_release(spec)
+    errors.print("stack")
+    where = _bring_up()
+    document = run_release(spec, where, resume=resume, fresh=fresh)
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        print_summary(document)
+    raise typer.Exit(int(document["exit_code"]))
+
+
+@app.command(rich_help_panel="Release")
+def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
+    """Write a commented starting spec with a small data set to replace by your own.
+
+    Example: liftlock init my_model && liftlock release my_model/release.yaml
+    """
+    from flows.scaffold import scaffold
+
+    for path in scaffold(folder):
+        typer.echo(path)
+    errors.print(f"next: put your items into {folder}/data, then `liftlock release {folder}/release.yaml`")
+
+
+@app.command(rich_help_panel="Release")
+def schema() -> None:
+    """Print the JSON Schema of release.yaml, for editors.
+
+    Example: liftlock schema > release.schema.json
+    """
+    from tasks.spec import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command(rich_help_panel="Local stack")
+def up() -> None:
+    """Start what is not running and wait until all of it answers.
+
+    Example: liftlock up
+    """
+    _bring_up()
+    _print_status()
+
+
+@app.command(rich_help_panel="Local stack")
+def down() -> None:
+    """Stop every part of the local stack.
+
+    Example: liftlock down
+    """
+    from tasks.settings import get_settings
+    from tasks.stack.control import down as take_down
+
+    take_down(get_settings())
+    errors.print("the local stack is down")
+
+
+@app.command(rich_help_panel="Local stack")
+def status(as_json: AsJson = False) -> None:
+    """Show every part's address, version, health and memory, and what is served. Exit 1 when a part is not ready.
+
+    Example: liftlock status
+    """
+    from dataclasses import asdict
+
+    from tasks.settings import get_settings
+    from tasks.stack.control import status as read_status
+
+    rows = read_status(get_settings())
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        _print_status()
+    raise typer.Exit(0 if all(row.health == "ready" for row in rows) else 1)
+
+
+@app.command(rich_help_panel="Local stack")
+def logs(
+    name: Annotated[str, typer.Argument(help="A part: postgres, mlflow, prefect, worker, vllm or envoy.")],
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 40,
+) -> None:
+    """Print the end of a part's log.
+
+    Example: liftlock logs vllm -n 100
+    """
+    from tasks.settings import get_settings
+
+    folder = get_settings().state / "logs"
+    file = folder / f"{name}.log"
+    if not file.is_file() or file.parent != folder:
+        have = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet; run `liftlock up`"
+        raise BadInput(f"no log of a part named {name!r}; logs: {have}")
+    typer.echo("\n".join(file.read_text(errors="replace").splitlines()[-lines:]))
+
+
+class BadInput(Exception):
+    """Usage that typer cannot see."""
+
+
+def _print_status() -> None:
+    from tasks.settings import get_settings
+    from tasks.stack.control import status as read_status
+
+    table = Table("part", "address", "version", "health", "memory", box=None, pad_edge=False)
+    for row in read_status(get_settings()):
+        table.add_row(
+            row.part, row.address, row.version, row.health, f"{row.memory / 2**20:,.0f} MiB" if row.memory else ""
+        )
+    Console(soft_wrap=True).print(table)
+
+
+def main() -> None:
+    """Bad input and refusals end in one message and an exit code, never in a traceback."""
+    from flows.exit_codes import code_of
+
+    warnings.filterwarnings(
+        "ignore", message="XDG_RUNTIME_DIR is not set"
+    )  # prefect's libraries, on a machine without a login session
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and a code
+        shown = error.format_message() if hasattr(error, "format_message") else str(error)
+        errors.print(f"liftlock: {shown}")
+        sys.exit(code_of(error))
+
+
+if __name__ == "__main__":
+    main()

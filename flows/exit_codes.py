@@ -1,0 +1,18 @@
+"""From an exception to an exit code: 2 where the person at the keyboard can mend the input, 3 for a no, 1 for the rest."""
+
+from __future__ import annotations
+
+BAD_INPUT = {
+    "UsageError", "BadParameter", "NoSuchOption", "MissingParameter", "BadInput", "SpecInvalid", "DatasetRefused", "BaseModelRefused",
+    "TrainingRefused", "SuiteInvalid", "PromptInvalid", "CorpusError", "UnknownGpu", "FlagsRefused", "ConfigInvalid", "HeaderInvalid",
+    "EngineBusy", "ReleaseUnderWay", "FolderTaken", "ModelRefused", "AdapterRefused", "StackDown", "FingerprintMismatch",
+}  # fmt: skip
+NO = {"GateRefused", "RolloutUndone", "DoesNotFit", "UnsupportedModel", "DigestMismatch", "AliasMoved"}
+
+
+def code_of(error: BaseException) -> int:
+    """By the names of the class and its bases, so that no heavy module is imported to answer."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & BAD_INPUT:
+        return 2
+    return 3 if names & NO else 1

@@ -1,0 +1,56 @@
+"""What the machine around the GPU needs while the engine loads: RAM and boot disk. Pure."""
+
+from serving.fit.adapter import AdapterShape
+from serving.fit.catalogue import GIB, Machine
+from serving.fit.report import Verdict
+from serving.fit.weights import Weights
+
+# API server and engine core: 2.9 GiB resident measured for the CPU build with a small model, and about 1 GiB for CUDA.
+PROCESS_BYTES = 4 * GIB
+# vllm/vllm-openai: 28.6 GB unpacked (vllm-project/vllm pull 22377) and 12.6 GB of layers (issue 27154); a node keeps
+# both.
+IMAGE_BYTES = 42 * 10**9
+# Node OS, the kubelet's and the driver's images, logs: an allowance, not a measurement.
+SYSTEM_BYTES = 10 * 10**9
+
+
+def ram_needed(weights: Weights, adapters: tuple[AdapterShape, ...]) -> int:
+    """The least: the processes, the largest weight file (mapped while it is copied), and a copy of each adapter."""
+    return PROCESS_BYTES + weights.largest_file_bytes + sum(adapter.nbytes for adapter in adapters)
+
+
+def disk_needed(weights: Weights, adapters: tuple[AdapterShape, ...]) -> int:
+    """Engine image, and the model and adapters twice: as image layers and unpacked."""
+    return SYSTEM_BYTES + IMAGE_BYTES + 2 * (weights.disk_bytes + sum(adapter.nbytes for adapter in adapters))
+
+
+def judge_host(
+    weights: Weights, adapters: tuple[AdapterShape, ...], machine: Machine
+) -> tuple[Verdict, tuple[str, ...]]:
+    """does_not_fit when RAM or disk is short of the least; tight when RAM holds the largest file but not all of them.
+
+    Weight files are mapped, and the kernel can drop pages it has read; whether a node with less RAM than weights
+    survives the loading depends on its memory limit and its disk, so it is never called "fits".
+    """
+    verdict: Verdict = "fits"
+    reasons: list[str] = []
+    ram = ram_needed(weights, adapters)
+    everything = ram - weights.largest_file_bytes + weights.disk_bytes
+    if everything > machine.allocatable_ram_bytes:
+        verdict = "does_not_fit" if ram > machine.allocatable_ram_bytes else "tight"
+        reasons.append(
+            f"Loading needs {_gib(ram)} of host RAM at least and {_gib(everything)} to keep all weight files cached; "
+            f"a pod on {machine.name} can get {_gib(machine.allocatable_ram_bytes)}."
+        )
+    disk = disk_needed(weights, adapters)
+    if disk > machine.disk_bytes:
+        verdict = "does_not_fit"
+        reasons.append(
+            f"Images and model need {disk / 1e9:.1f} GB of boot disk; "
+            f"{machine.name} has {machine.disk_bytes / 1e9:.1f} GB to fill."
+        )
+    return verdict, tuple(reasons)
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"

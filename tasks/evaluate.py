@@ -1,0 +1,166 @@
+"""evaluate: the candidate and its baseline on the same engine, item by item. Reports are kept by what was asked of whom."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+
+from evals.evaluate import evaluate as ask_all
+from evals.prompt import load_prompt
+from evals.report import EvalReport, from_json, to_json
+from evals.suite import Suite
+from tasks.artifacts import Adapter, Dataset, EvalPair
+from tasks.ledger import alias_version
+from tasks.progress import Progress
+from tasks.run import current_run
+from tasks.settings import get_settings
+from tasks.setup import VLLM_VERSION
+from tasks.spec import Release
+from tasks.stack.addresses import addresses
+from tasks.stack.engine import Engine
+from tasks.stage import digest_of, stage
+from tasks.train import ADAPTER_FILES
+
+CONCURRENCY = 8
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the candidate is compared with: a version that is served, or the base model (`version` None)."""
+
+    version: str | None
+    engine_model: str
+    sha256: str
+
+
+def engine_of(spec: Release, base: Path) -> Engine:
+    serving = spec.serving
+    return Engine(str(base), serving.max_model_len, serving.max_num_seqs, serving.max_loras, serving.max_lora_rank)
+
+
+def find_baseline(adapter: Adapter, spec: Release) -> Baseline:
+    """The champion; the base where there is none, where the spec says so, or where the champion is this very adapter
+    and was itself judged against the base."""
+    base = Baseline(None, Engine(str(adapter.base)).served_name, adapter.base_sha256)
+    if spec.gate.baseline == "base":
+        return base
+    client = mlflow.MlflowClient()
+    version = alias_version(client, spec.name, "champion")
+    if version is None:
+        return base
+    tags = client.get_model_version(spec.name, version).tags
+    if tags.get("liftlock.adapter_sha256") == adapter.sha256:
+        judged_against = tags.get("liftlock.baseline_version", "base")
+        if judged_against == "base":
+            return base
+        version, tags = judged_against, client.get_model_version(spec.name, judged_against).tags
+    return Baseline(version, tags["liftlock.engine_model"], tags["liftlock.adapter_sha256"])
+
+
+def suite_of(spec: Release) -> Suite:
+    return Suite(spec.name, spec.gate.task, spec.gate.cases, load_prompt(spec.gate.prompt))
+
+
+def evaluate_pair(adapter: Adapter, dataset: Dataset, spec: Release) -> EvalPair:
+    """Raises what evals.evaluate raises: an endpoint that does not answer, a suite that is wrong."""
+    state = get_settings().state
+    name = f"eval-{spec.name}-{adapter.sha256[:12]}"
+    baseline = find_baseline(adapter, spec)
+    _offer(adapter, state / "adapters" / name)
+    try:
+        candidate = _report(name, adapter.sha256, adapter, dataset, spec, "candidate")
+        other = _report(baseline.engine_model, baseline.sha256, adapter, dataset, spec, "baseline")
+    finally:
+        _withdraw(name, state / "adapters" / name)
+    return EvalPair(candidate, other, baseline.version, digest_of(candidate.sha256, other.sha256))
+
+
+def _offer(adapter: Adapter, folder: Path) -> None:
+    """Put the adapter where the engine finds it by name; the folder appears whole."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for name in ADAPTER_FILES:
+        shutil.copyfile(adapter.path / name, partial / name)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _withdraw(name: str, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    url = addresses(get_settings()).vllm
+    httpx.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=30)  # 404 when it was never loaded
+
+
+def _report(model: str, model_sha256: str, adapter: Adapter, dataset: Dataset, spec: Release, side: str) -> EvalReport:
+    """From the folder of reports, or by asking the engine."""
+    settings, run = get_settings(), current_run()
+    file = settings.state / "reports" / f"{digest_of(model_sha256, *_asked(dataset, spec))[:32]}.json"
+    if file.exists():
+        return from_json(file.read_text())
+    suite, test = suite_of(spec), dataset.split("test")
+    assert test is not None
+    with Progress(run.console, side) as progress:
+        report = ask_all(
+            suite,
+            test.path,
+            base_url=f"{addresses(settings).vllm}/v1",
+            model=model,
+            model_sha256=model_sha256,
+            tokenizer=adapter.base,
+            promptfoo=settings.toolchain / "promptfoo" / "node_modules" / ".bin" / "promptfoo",
+            workdir=run.folder / "evaluate" / side,
+            metric=spec.gate.metric,
+            num_concurrent=CONCURRENCY,
+            progress=lambda tool, done, total: progress.update(done, total, tool),
+        )
+    file.parent.mkdir(exist_ok=True)
+    temporary = file.with_suffix(".new")
+    temporary.write_text(to_json(report))
+    os.replace(temporary, file)
+    return report
+
+
+def _asked(dataset: Dataset, spec: Release) -> tuple[Any, ...]:
+    """What a report depends on besides the model."""
+    test = dataset.split("test")
+    assert test is not None
+    files = [path.read_text() for path in (spec.gate.task, spec.gate.cases) if path]
+    return ("1", test.sha256, load_prompt(spec.gate.prompt).sha256, files, spec.gate.metric, CONCURRENCY, VLLM_VERSION)
+
+
+def _key(adapter: Adapter, dataset: Dataset, spec: Release) -> tuple[Any, ...]:
+    baseline = find_baseline(adapter, spec)
+    return (adapter.sha256, baseline.version, baseline.sha256, *_asked(dataset, spec))
+
+
+def _score(report: EvalReport, metric: str = "exact_match,none") -> float:
+    return dict(report.metrics).get(metric, sum(item.score for item in report.items) / report.n)
+
+
+def _note(pair: EvalPair) -> str:
+    name = f"version {pair.baseline_version}" if pair.baseline_version else "base"
+    cases = pair.candidate.assertions
+    told = f", {cases.passed} of {cases.passed + cases.failed + cases.errored} cases" if pair.candidate.cases else ""
+    return (
+        f"{_score(pair.candidate):.3f} against {_score(pair.baseline):.3f} of {name} on {pair.candidate.n} items{told}"
+    )
+
+
+def _artifact(pair: EvalPair) -> str:
+    rows = "\n".join(f"| {side} | {report.fingerprint.model} | {_score(report):.4f} | {report.n} | {report.assertions.passed} | {report.assertions.failed} | {report.assertions.errored} |"
+                     for side, report in (("candidate", pair.candidate), ("baseline", pair.baseline)))  # fmt: skip
+    return (
+        f"| side | model | score | items | cases passed | failed | errored |\n|---|---|---|---|---|---|---|\n{rows}\n"
+    )
+
+
+evaluate = stage("evaluate", key=_key, digest=lambda pair: pair.sha256, note=_note, artifact=_artifact, retries=1)(
+    evaluate_pair
+)

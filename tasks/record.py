@@ -1,0 +1,171 @@
+"""What surrounds the stages of a release: the spec, the stack, the lock on the model, and the record when it ends, however it ends."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+import mlflow
+import psycopg
+
+from tasks.artifacts import (
+    Adapter,
+    Dataset,
+    EvalPair,
+    FitReport,
+    GateDecision,
+    Modelcar,
+    ModelVersion,
+    Outcome,
+    Rollout,
+    Sample,
+)
+from tasks.base_model import resolve_base
+from tasks.evaluate import engine_of
+from tasks.judge import GateRefused
+from tasks.ledger import alias_version
+from tasks.preflight import DoesNotFit
+from tasks.report import write_report
+from tasks.roll_out import RolloutUndone
+from tasks.run import Run, start_run
+from tasks.settings import get_settings
+from tasks.spec import Release, load_release
+from tasks.stack.addresses import Addresses
+from tasks.stack.control import up
+
+T = TypeVar("T")
+Verdict = Literal["champion", "rejected", "inconclusive", "undone", "failed"]
+KEPT: dict[type, str] = {
+    Dataset: "dataset", Adapter: "adapter", EvalPair: "pair", GateDecision: "decision", ModelVersion: "version",
+    FitReport: "fit", Modelcar: "modelcar", Rollout: "rollout", Sample: "sample",
+}  # fmt: skip
+
+
+class ReleaseUnderWay(Exception):
+    """Another release of the same model holds the lock."""
+
+
+class Record:
+    """A context manager around the stages. `keep` notes a stage's value for the report; the exit writes run.json and report.html.
+
+    Raises SpecInvalid, BaseModelRefused, EngineBusy, ReleaseUnderWay before the first stage.
+    """
+
+    def __init__(self, spec_file: Path, *, resume: bool, fresh: bool) -> None:
+        settings = get_settings()
+        self.spec_file = spec_file.absolute()
+        self.spec: Release = load_release(self.spec_file)
+        self._base = resolve_base(self.spec.base_model, settings)
+        self._values: dict[str, Any] = {}
+        self._stack = ExitStack()
+        self._options = {"resume": resume, "fresh": fresh}
+
+    def __enter__(self) -> Record:
+        settings = get_settings()
+        self.run: Run = start_run(settings.state, self.spec_file, self.spec.name, **self._options)
+        self.where: Addresses = up(settings, lambda _: None, engine_of(self.spec, self._base))
+        self._stack.enter_context(ModelLock(self.where.dsn("liftlock"), self.spec.name))
+        return self
+
+    @property
+    def run_id(self) -> str:
+        return self.run.run_id
+
+    def keep(self, value: T) -> T:
+        self._values[KEPT[type(value)]] = value
+        return value
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if isinstance(error, GateRefused):
+                self._values["decision"] = error.decision
+            if isinstance(error, RolloutUndone):
+                self._values["rollout"] = error.rollout
+            if error is not None and not isinstance(error, Exception):
+                return  # stopped from outside: the run stays unfinished and can be resumed
+            verdict = _verdict(error)
+            reasons = _reasons(error, self._values.get("decision"))
+            champion, reference = self._champion()
+            outcome = Outcome(
+                self.run.run_id,
+                self.spec.name,
+                self.spec_file,
+                verdict,
+                reasons,
+                tuple(self.run.stages),
+                champion,
+                reference,
+                **self._values,
+            )
+            report = write_report(self.run.folder, outcome)
+            self.run.record(verdict=verdict, **self._summary(outcome, report))
+
+    def _champion(self) -> tuple[str | None, str | None]:
+        client = mlflow.MlflowClient()
+        version = alias_version(client, self.spec.name, "champion")
+        if version is None:
+            return None, None
+        return version, client.get_model_version(self.spec.name, version).tags.get("liftlock.modelcar")
+
+    def _summary(self, outcome: Outcome, report: Path) -> dict[str, Any]:
+        version = outcome.version
+        aliases = (
+            list(mlflow.MlflowClient().get_model_version(version.name, version.version).aliases) if version else []
+        )
+        return {
+            "exit_code": EXIT_CODES[outcome.verdict],
+            "reasons": list(outcome.reasons),
+            "model": {
+                "name": outcome.name,
+                "version": version.version if version else None,
+                "aliases": sorted(aliases),
+            },
+            "champion": {"version": outcome.champion, "reference": outcome.champion_reference},
+            "gateway": self.where.gateway,
+            "report": str(report),
+        }
+
+
+EXIT_CODES: dict[str, int] = {"champion": 0, "failed": 1, "rejected": 3, "undone": 3, "inconclusive": 4}
+
+
+def _verdict(error: BaseException | None) -> Verdict:
+    if error is None:
+        return "champion"
+    if isinstance(error, GateRefused):
+        return "inconclusive" if error.decision.verdict == "inconclusive" else "rejected"
+    if isinstance(error, RolloutUndone):
+        return "undone"
+    return "rejected" if isinstance(error, DoesNotFit) else "failed"
+
+
+def _reasons(error: BaseException | None, decision: GateDecision | None) -> tuple[str, ...]:
+    if error is None or isinstance(error, GateRefused):
+        return decision.reasons if decision else ()
+    return (f"{error}",)
+
+
+class ModelLock:
+    """A session lock on the model's name in Postgres: it ends with the connection, so a killed release frees it."""
+
+    def __init__(self, dsn: str, model: str) -> None:
+        self.dsn, self.model = dsn, model
+
+    def __enter__(self) -> ModelLock:
+        self.connection = psycopg.connect(self.dsn, autocommit=True)
+        row = self.connection.execute(
+            "SELECT pg_try_advisory_lock(hashtextextended(%s, 1))", [f"liftlock/{self.model}"]
+        ).fetchone()
+        if not row or not row[0]:
+            self.connection.close()
+            raise ReleaseUnderWay(
+                f"another release of {self.model} is under way; wait for it, or stop it, and run this again"
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()

@@ -1,0 +1,167 @@
+"""roll_out: the modelcar's adapter takes over the model's traffic in steps; at 100 percent the version becomes champion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow
+
+from evals.prompt import load_prompt, messages
+from serving.modelcar import place_adapter
+from serving.rollout.analysis import AnalysisPolicy
+from serving.rollout.local import LocalTarget
+from serving.rollout.model import Step
+from serving.rollout.steps import roll_out as run_steps
+from serving.rollout.traffic import Traffic
+from serving.gateway.envoy import VERSION_HEADER
+from tasks.artifacts import Dataset, FitReport, Modelcar, ModelVersion, Rollout
+from tasks.build_and_push import engine_model_of, layout_folder
+from tasks.dataset import read_items
+from tasks.ledger import alias_version, move_alias
+from tasks.run import current_run
+from tasks.settings import get_settings
+from tasks.spec import Release
+from tasks.stack.addresses import addresses
+from tasks.stack.control import default_engine, gateway_of
+from tasks.stage import Status, digest_of, stage
+
+PROMPTS = 64
+
+
+class RolloutUndone(Exception):
+    """The canary was taken back; the champion is where it was."""
+
+    def __init__(self, rollout: Rollout) -> None:
+        super().__init__(f"the rollout was undone {rollout.reason}")
+        self.rollout = rollout
+
+
+def roll_out_version(
+    version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dataset, spec: Release
+) -> Rollout:
+    """Served from the modelcar, never from the training folder. Raises DigestMismatch, GatewayNotApplied, AliasMoved."""
+    settings = get_settings()
+    where = addresses(settings)
+    engine_model = engine_model_of(spec.name, modelcar)
+    place_adapter(layout_folder(), modelcar.digest, spec.name, settings.state / "adapters" / engine_model)
+    client = mlflow.MlflowClient()
+    before = alias_version(client, spec.name, "champion")
+    target = LocalTarget(gateway_of(settings, where, default_engine(settings)))
+    if target.stable(spec.name) == engine_model:
+        rollout = Rollout(
+            "local",
+            spec.name,
+            engine_model,
+            modelcar.reference,
+            engine_model,
+            (),
+            (),
+            "completed",
+            "it has all the traffic already",
+        )
+    else:
+        rollout = _canary(target, where.gateway, where.vllm, engine_model, modelcar, dataset, spec)
+    if rollout.outcome == "completed":
+        evidence = {
+            "modelcar": modelcar.reference,
+            "version_sha256": version.sha256,
+            "rollout_sha256": digest_of(rollout.steps),
+        }
+        move_alias(
+            where.dsn("liftlock"),
+            spec.name,
+            "champion",
+            version.version,
+            expected=before,
+            reason=f"rolled out: {rollout.reason}",
+            evidence=evidence,
+        )
+    return rollout
+
+
+def _canary(
+    target: LocalTarget,
+    gateway: str,
+    engine: str,
+    engine_model: str,
+    modelcar: Modelcar,
+    dataset: Dataset,
+    spec: Release,
+) -> Rollout:
+    delivery, run = spec.delivery, current_run()
+    test = dataset.split("test")
+    assert test is not None
+    prompt = load_prompt(spec.gate.prompt)
+    prompts = [messages(prompt, item) for item in read_items(test.path)[:PROMPTS]]
+    policy = AnalysisPolicy(delivery.min_requests, delivery.max_error_rate, delivery.max_first_token_ratio)
+
+    def tell(step: Step) -> None:
+        said = f"  canary at {step.weight} %: {step.candidate.requests} of {step.candidate.requests + step.stable.requests} requests; {step.reason}"
+        run.console.print(said, highlight=False, markup=False, soft_wrap=True)
+
+    return run_steps(
+        target=target,
+        target_name="local",
+        model=spec.name,
+        engine_model=engine_model,
+        reference=modelcar.reference,
+        engine_url=engine,
+        prompts=prompts,
+        weights=delivery.steps,
+        warmup_requests=delivery.warmup_requests,
+        policy=policy,
+        traffic=Traffic(gateway, spec.name, prompts, VERSION_HEADER),
+        on_step=tell,
+    )
+
+
+def _key(version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dataset, spec: Release) -> tuple[Any, ...]:
+    return ("1", version.sha256, modelcar.digest, spec.delivery.model_dump())
+
+
+def _intact(rollout: Rollout) -> bool:
+    """Only a completed rollout that is still in force is believed: the gateway's split and the champion's tag agree with it."""
+    settings = get_settings()
+    target = LocalTarget(gateway_of(settings, addresses(settings), default_engine(settings)))
+    if rollout.outcome != "completed" or target.stable(rollout.model) != rollout.engine_model:
+        return False
+    client = mlflow.MlflowClient()
+    champion = alias_version(client, rollout.model, "champion")
+    return (
+        champion is not None
+        and client.get_model_version(rollout.model, champion).tags.get("liftlock.modelcar") == rollout.reference
+    )
+
+
+def _status(rollout: Rollout) -> Status:
+    return "done" if rollout.outcome == "completed" else "undone"
+
+
+def _artifact(rollout: Rollout) -> str:
+    rows = "\n".join(
+        f"| {step.weight} % | {step.observed_share:.1%} | {step.candidate.requests} | {step.candidate.errors} | {step.decision} | {step.reason} |"
+        for step in rollout.steps
+    )
+    return f"**{rollout.outcome}**: {rollout.reason}\n\n| weight | observed | requests | failed | decision | reason |\n|---|---|---|---|---|---|\n{rows}\n"
+
+
+_roll_out = stage(
+    "roll_out",
+    key=_key,
+    digest=lambda rollout: rollout.reference.rpartition("@")[2],
+    note=lambda rollout: (
+        f"{rollout.outcome}: {rollout.reason}" + (", @champion" if rollout.outcome == "completed" else "")
+    ),
+    artifact=_artifact,
+    intact=_intact,
+    status=_status,
+    retries=0,
+)(roll_out_version)
+
+
+def roll_out(version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dataset, spec: Release) -> Rollout:
+    """Raises RolloutUndone, after the rollout is on record."""
+    rollout = _roll_out(version, modelcar, fit, dataset, spec)
+    if rollout.outcome != "completed":
+        raise RolloutUndone(rollout)
+    return rollout
