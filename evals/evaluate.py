@@ -31,7 +31,7 @@ def evaluate(
     limit: int | None = None,
     progress: StageProgress,
 ) -> EvalReport:
-    """Ask `model` at `base_url` (which ends in /v1) every item of `dataset` and every case of the suite (a suite may have none).
+    """Ask `model` at `base_url` (which ends in /v1) every item of `dataset` and every case of the suite.
 
     `model_sha256` is of the adapter's or checkpoint's bytes; `tokenizer` the checkpoint folder whose chat template is
     served. Raises what run_lm_eval and run_promptfoo raise.
@@ -66,10 +66,13 @@ def evaluate(
     return report
 
 
+NO_CASES = AssertionCounts(0, 0, 0)
+
+
 @dataclass(frozen=True)
 class _Asked:
     cases: tuple[PromptCase, ...] = ()
-    counts: AssertionCounts = AssertionCounts(0, 0, 0)
+    counts: AssertionCounts = NO_CASES
     versions: tuple[tuple[str, str], ...] = ()
 
 

@@ -13,9 +13,9 @@ from prefect import flow
 from tasks.build_and_push import build_and_push
 from tasks.dataset import prepare
 from tasks.evaluate import evaluate
-from tasks.record import Record
 from tasks.judge import judge
 from tasks.preflight import preflight
+from tasks.record import Record
 from tasks.register import register
 from tasks.roll_out import roll_out
 from tasks.sample import sample_answers

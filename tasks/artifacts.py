@@ -37,8 +37,15 @@ class Dataset:
     revision: str
     splits: tuple[Split, ...]
 
-    def split(self, name: str) -> Split | None:
+    def find(self, name: str) -> Split | None:
         return next((split for split in self.splits if split.name == name), None)
+
+    def split(self, name: str) -> Split:
+        """Raises KeyError."""
+        found = self.find(name)
+        if found is None:
+            raise KeyError(f"the dataset {self.name} has no split {name}")
+        return found
 
 
 @dataclass(frozen=True)

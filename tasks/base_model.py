@@ -63,7 +63,7 @@ def folder_sha256(folder: Path, state: Path) -> str:
     digests = {path.name: _file_sha256(path, cache) for path in files}
     temporary = cache_file.with_name(f".digests.{os.getpid()}")
     temporary.write_text(json.dumps(cache))
-    os.replace(temporary, cache_file)
+    temporary.replace(cache_file)
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 

@@ -47,8 +47,7 @@ def run_child(
         timer = threading.Timer(timeout, _kill, [child])
         timer.start()
         try:
-            assert child.stdout is not None
-            for line in child.stdout:
+            for line in child.stdout or ():
                 event = _event(line)
                 if event:
                     refused = refused or event.get("event") == "refused"

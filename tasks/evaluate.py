@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import mlflow
 
 from evals.evaluate import evaluate as ask_all
 from evals.prompt import load_prompt
 from evals.report import EvalReport, from_json, to_json
 from evals.suite import Suite
+from serving.engine import load_adapter, unload_adapter
 from tasks.artifacts import Adapter, Dataset, EvalPair
 from tasks.ledger import alias_version
 from tasks.progress import Progress
@@ -94,8 +94,7 @@ def _offer(adapter: Adapter, folder: Path) -> None:
 
 def _withdraw(name: str, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    url = addresses(get_settings()).vllm
-    httpx.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=30)  # 404 when it was never loaded
+    unload_adapter(addresses(get_settings()).vllm, name)
 
 
 def _report(model: str, model_sha256: str, adapter: Adapter, dataset: Dataset, spec: Release, side: str) -> EvalReport:
@@ -104,8 +103,8 @@ def _report(model: str, model_sha256: str, adapter: Adapter, dataset: Dataset, s
     file = settings.state / "reports" / f"{digest_of(model_sha256, *_asked(dataset, spec))[:32]}.json"
     if file.exists():
         return from_json(file.read_text())
+    load_adapter(addresses(settings).vllm, model)
     suite, test = suite_of(spec), dataset.split("test")
-    assert test is not None
     with Progress(run.console, side) as progress:
         report = ask_all(
             suite,
@@ -123,14 +122,13 @@ def _report(model: str, model_sha256: str, adapter: Adapter, dataset: Dataset, s
     file.parent.mkdir(exist_ok=True)
     temporary = file.with_suffix(".new")
     temporary.write_text(to_json(report))
-    os.replace(temporary, file)
+    temporary.replace(file)
     return report
 
 
 def _asked(dataset: Dataset, spec: Release) -> tuple[Any, ...]:
     """What a report depends on besides the model."""
     test = dataset.split("test")
-    assert test is not None
     files = [path.read_text() for path in (spec.gate.task, spec.gate.cases) if path]
     return ("1", test.sha256, load_prompt(spec.gate.prompt).sha256, files, spec.gate.metric, CONCURRENCY, VLLM_VERSION)
 

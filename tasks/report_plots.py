@@ -1,65 +1,36 @@
 """The report's plots: values in, inline SVG text out. Pure.
 
-Each plot is drawn twice, for a wide page and for a phone, and its colours are the page's CSS variables, so that light and
-dark both fit. It knows no layout but its own, reads no file, and sets no state that outlives a call.
+Colours, sizes and the way into the page are in report_svg.py. A plot's label says its numbers in words, for readers who
+do not see it; the page has them in a table as well.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from evals.gate import RuleResult
 from evals.stats import wilson_interval
 from serving.rollout.model import SideStats, Step
 from tasks.lora import TrainingPoint
+from tasks.report_svg import COLOURS, DASHES, NARROW, WIDE, Plot, draw, name_rows
 
-WIDE, NARROW = 880, 344  # CSS pixels at which text has its own size
-LABEL_CHARACTERS = {WIDE: 28, NARROW: 15}
+GIB = 1024**3
 MARKS_PER_STRIP = 100
-MOST_CELLS = {WIDE: 150, NARROW: 60}  # more items in one bar would be thinner than their separators
+MOST_CELLS = {WIDE: 150, NARROW: 60}  # more items in one bar would be thinner than what separates them
 SHARE_ALPHA = 0.05
-
-# CSS variable of the page → what Matplotlib draws in its place; every value is different so that it can be found again
-COLOURS = {
-    "ink": "#1c2126", "muted": "#5c6670", "line": "#d5dade", "paper": "#fefefe", "candidate": "#0b63b5", "stable": "#7a8590",
-    "good": "#0a7a5c", "good-soft": "#a5d9c8", "bad": "#c2410c", "warn": "#a16207", "none": "#d9dde1",
-    "part-1": "#0b5cad", "part-2": "#7c3aad", "part-3": "#c2570c", "part-4": "#b08900", "part-5": "#64707b", "part-6": "#0f8a7e",
-    "part-7": "#a8ddd5", "part-8": "#e6e9ec",
-}  # fmt: skip
+GOLDEN = 0.618034  # its multiples, modulo 1, spread evenly without chance
 VERDICT_COLOURS = {"passed": "good", "rejected": "bad", "inconclusive": "warn"}
-STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "liftlock", "text.parse_math": False, "font.size": 12.5, "axes.linewidth": 0.8,
-    "axes.edgecolor": COLOURS["line"], "axes.labelcolor": COLOURS["muted"], "text.color": COLOURS["ink"], "xtick.color": COLOURS["line"],
-    "ytick.color": COLOURS["line"], "xtick.labelcolor": COLOURS["muted"], "ytick.labelcolor": COLOURS["ink"], "grid.color": COLOURS["line"],
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.labelsize": 12,
-}  # fmt: skip
-Paint = Callable[[Any, int], None]  # draws on the axes for one of the two widths
-
-
-@dataclass(frozen=True)
-class Plot:
-    """`label` says in words what the two SVG elements show."""
-
-    label: str
-    wide: str
-    narrow: str
 
 
 @dataclass(frozen=True)
 class Marks:
-    """How many items of one slice value changed; `same_right` have the full score on both sides."""
+    """How many items of one slice value changed; `same_right` have the full score 1 on both sides."""
 
     value: str
     gained: int
@@ -74,7 +45,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the GPU's memory; `colour` is a CSS variable of the page."""
+    """A part of the GPU's memory in bytes; `colour` is a CSS variable of the page."""
 
     name: str
     size: int
@@ -82,106 +53,127 @@ class Part:
 
 
 def forest(rules: Sequence[RuleResult]) -> Plot:
-    """One row a rule: estimate with interval, and a bar where the rule's line is."""
+    """One row a rule: the estimate, its interval, and the line that the rule holds it against."""
 
     def paint(axes: Any, width: int) -> None:
         axes.axvline(0, color=COLOURS["line"], linewidth=1)
         for row, rule in enumerate(rules):
-            colour = COLOURS[VERDICT_COLOURS[rule.verdict]]
-            axes.plot([rule.required] * 2, [row - 0.36, row + 0.36], color=COLOURS["ink"], linewidth=2, linestyle=(0, (2, 1)))
-            axes.plot([rule.low, rule.high], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
-            axes.plot([rule.estimate], [row], "o", color=colour, markersize=8)
-        ends = [0.0, *(value for rule in rules for value in (rule.low, rule.high, rule.required))]
-        pad = 0.04 * ((max(ends) - min(ends)) or 1)
+            _interval(axes, row, rule.low, rule.estimate, rule.high, VERDICT_COLOURS[rule.verdict])
+            _required(axes, row, rule.required)
+        ends = [0.0, *(end for rule in rules for end in (rule.low, rule.high, rule.required))]
+        pad = 0.04 * (max(ends) - min(ends)) or 0.04
         axes.set_xlim(min(ends) - pad, max(ends) + pad)
-        _rows(axes, [rule.name for rule in rules], width)
+        name_rows(axes, [rule.name.replace("_", " ") for rule in rules], width)
         axes.set_xlabel("difference, score or rate")
 
-    told = [f"{rule.name} {rule.estimate:.3f}, interval {rule.low:.3f} to {rule.high:.3f}, required {rule.required:.3f}" for rule in rules]
-    return _plot("forest", f"Gate rules: {'; '.join(told)}.", 62 + 34 * len(rules), paint)
+    told = "; ".join(
+        f"{rule.name} {rule.estimate:.3f}, interval {rule.low:.3f} to {rule.high:.3f}, required {rule.required:.3f}"
+        for rule in rules
+    )
+    return draw("forest", f"Gate rules: {told}.", 58 + 34 * len(rules), paint)
+
+
+def _interval(axes: Any, row: int, low: float, estimate: float, high: float, colour: str) -> None:
+    axes.plot([low, high], [row, row], color=COLOURS[colour], linewidth=3, solid_capstyle="butt")
+    axes.plot([estimate], [row], "o", color=COLOURS[colour], markersize=8)
+
+
+def _required(axes: Any, row: int, at: float) -> None:
+    axes.plot([at, at], [row - 0.38, row + 0.38], color=COLOURS["ink"], linewidth=2, linestyle=DASHES)
 
 
 def item_marks(column: str, marks: Sequence[Marks]) -> Plot:
-    """One cell an item, one bar a slice value."""
+    """One bar a slice value, one cell an item."""
 
     def paint(axes: Any, width: int) -> None:
         for row, one in enumerate(marks):
-            left = 0
-            for count, colour in ((one.gained, "good"), (one.same_right, "good-soft"), (one.same_wrong, "none"), (one.lost, "bad")):
-                if count:
-                    axes.barh(row, count, left=left, height=0.74, color=COLOURS[colour], linewidth=0)
-                left += count
-            if one.n <= MOST_CELLS[width]:
-                edges = range(1, one.n)
-                xs, ys = [x for k in edges for x in (k, k, math.nan)], [y for _ in edges for y in (row - 0.38, row + 0.38, math.nan)]
-                axes.plot(xs, ys, color=COLOURS["paper"], linewidth=1)
-            axes.text(one.n, row, f"  +{one.gained} −{one.lost}", va="center", color=COLOURS["muted"], fontsize=11.5)
-        axes.set_xlim(0, max(one.n for one in marks) * (1.14 if width == WIDE else 1.3))
-        _rows(axes, [one.value for one in marks], width)
+            _cells(axes, row, one, one.n <= MOST_CELLS[width])
+            beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 11.5}
+            axes.annotate(f"+{one.gained} −{one.lost}", (one.n, row), color=COLOURS["muted"], **beside)
+        axes.set_xlim(0, max(one.n for one in marks) * (1.12 if width == WIDE else 1.32))
+        name_rows(axes, [one.value for one in marks], width)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.set_xlabel("items")
         axes.spines["bottom"].set_visible(False)
+        axes.set_xlabel("items")
 
-    told = [f"{one.value}: {one.gained} gained, {one.lost} lost, {one.same_right + one.same_wrong} the same" for one in marks]
-    return _plot("items", f"Items by {column}. {'; '.join(told)}.", 56 + 27 * len(marks), paint)
+    told = "; ".join(
+        f"{one.value}: {one.gained} gained, {one.lost} lost, {one.same_right + one.same_wrong} the same"
+        for one in marks
+    )
+    return draw("items", f"Items by {column}. {told}.", 54 + 27 * len(marks), paint)
+
+
+def _cells(axes: Any, row: int, marks: Marks, separate: bool) -> None:
+    counts = {"good": marks.gained, "good-soft": marks.same_right, "none": marks.same_wrong, "bad": marks.lost}
+    left = 0
+    for colour, count in counts.items():
+        if count:
+            axes.barh(row, count, left=left, height=0.74, color=COLOURS[colour], linewidth=0)
+        left += count
+    if separate:  # as one line with gaps, which is one path
+        xs = [x for edge in range(1, marks.n) for x in (edge, edge, math.nan)]
+        axes.plot(xs, [row - 0.38, row + 0.38, math.nan] * (len(xs) // 3), color=COLOURS["paper"], linewidth=1.2)
 
 
 def loss_curve(curve: Sequence[TrainingPoint]) -> Plot:
     """`curve` has at least one point."""
-    last = curve[-1]
+    first, last = curve[0], curve[-1]
 
     def paint(axes: Any, width: int) -> None:
-        axes.plot([point.step for point in curve], [point.loss for point in curve], color=COLOURS["candidate"], linewidth=1.8)
+        steps, losses = [point.step for point in curve], [point.loss for point in curve]
+        axes.plot(steps, losses, color=COLOURS["candidate"], linewidth=1.8)
         axes.plot([last.step], [last.loss], "o", color=COLOURS["candidate"], markersize=6)
-        axes.annotate(f"{last.loss:.3f}", (last.step, last.loss), (0, 9), textcoords="offset points", ha="right", fontweight="bold")
-        axes.set_ylim(bottom=0)
+        place = {"xytext": (0, 10), "textcoords": "offset points", "ha": "right"}
+        axes.annotate(f"{last.loss:.3f}", (last.step, last.loss), fontweight="bold", **place)
         axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
         axes.grid(axis="y", linewidth=0.8)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("step")
-        axes.set_ylabel("training loss (nats per token)")
+        axes.set_ylabel("loss (nats per token)")
 
-    return _plot("loss", f"Training loss: {curve[0].loss:.3f} at step {curve[0].step}, {last.loss:.3f} at step {last.step}.", 250, paint)
+    label = f"Training loss: {first.loss:.3f} at step {first.step}, {last.loss:.3f} at step {last.step}."
+    return draw("loss", label, 250, paint)
 
 
 def memory_bar(parts: Sequence[Part], needed: int, uncertainty: int, usable: int) -> Plot:
-    """All of one GPU's memory in bytes. `needed` with its uncertainty is what one sequence of max_model_len takes."""
-    gib = 1024**3
+    """One GPU's memory, in bytes. `needed` is what one sequence of max_model_len takes, with all parts."""
 
     def paint(axes: Any, width: int) -> None:
         left = 0.0
         for part in parts:
-            axes.barh(0, part.size / gib, left=left, height=0.6, color=COLOURS[part.colour], edgecolor=COLOURS["paper"], linewidth=0.8)
-            left += part.size / gib
-        axes.axvline(usable / gib, ymin=0, ymax=0.88, color=COLOURS["ink"], linewidth=1.6, linestyle=(0, (2, 1)))
-        axes.text(usable / gib, 0.78, f"usable {usable / gib:.1f} ", ha="right", va="center", fontsize=11.5)
-        axes.errorbar([needed / gib], [-0.52], xerr=[uncertainty / gib], fmt="|", color=COLOURS["ink"], elinewidth=1.6, capsize=4, markersize=12)
-        axes.set_ylim(-0.8, 1.0)
-        axes.set_xlim(0, max(left, (needed + uncertainty) / gib) * 1.01)
+            size, edge = part.size / GIB, {"edgecolor": COLOURS["paper"], "linewidth": 0.8}
+            axes.barh(0, size, left=left, height=0.6, color=COLOURS[part.colour], **edge)
+            left += size
+        axes.axvline(usable / GIB, ymin=0, ymax=0.8, color=COLOURS["ink"], linewidth=1.6, linestyle=DASHES)
+        axes.text(usable / GIB, 0.62, f"usable {usable / GIB:.1f} GiB", ha="right", va="center", fontsize=11.5)
+        whisker = {"fmt": "|", "elinewidth": 1.6, "capsize": 4, "markersize": 12}
+        axes.errorbar([needed / GIB], [-0.55], xerr=[uncertainty / GIB], color=COLOURS["ink"], **whisker)
+        axes.set_xlim(0, 1.01 * max(left, (needed + uncertainty) / GIB))
+        axes.set_ylim(-0.85, 0.9)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("memory of the GPU (GiB)")
+        axes.set_xlabel("GPU memory (GiB)")
 
-    told = ", ".join(f"{part.name} {part.size / gib:.2f} GiB" for part in parts)
-    label = f"GPU memory: {told}. Needed {needed / gib:.2f} GiB, uncertain by {uncertainty / gib:.2f} GiB, of {usable / gib:.2f} GiB usable."
-    return _plot("memory", label, 118, paint)
+    told = ", ".join(f"{part.name} {part.size / GIB:.2f} GiB" for part in parts)
+    need = f"{needed / GIB:.2f} GiB, uncertain by {uncertainty / GIB:.2f} GiB, of {usable / GIB:.2f} GiB usable"
+    return draw("memory", f"GPU memory: {told}. Needed: {need}.", 124, paint)
 
 
 def traffic_share(steps: Sequence[Step]) -> Plot:
-    """Asked weight against the candidate's observed share with Wilson's 95 % interval."""
+    """The asked weight, and the candidate's observed share with Wilson's 95 % interval."""
 
     def paint(axes: Any, width: int) -> None:
         for row, step in enumerate(steps):
-            axes.plot([step.weight] * 2, [row - 0.36, row + 0.36], color=COLOURS["ink"], linewidth=2, linestyle=(0, (2, 1)))
             low, high = share_interval(step)
-            axes.plot([100 * low, 100 * high], [row, row], color=COLOURS["candidate"], linewidth=3, solid_capstyle="butt")
-            axes.plot([100 * step.observed_share], [row], "o", color=COLOURS["candidate"], markersize=8)
+            _interval(axes, row, 100 * low, 100 * step.observed_share, 100 * high, "candidate")
+            _required(axes, row, step.weight)
         axes.set_xlim(-2, 103)
-        _rows(axes, [f"{step.weight} %" for step in steps], width)
+        name_rows(axes, [f"{step.weight} %" for step in steps], width)
         axes.set_xlabel("candidate's share of requests (%)")
 
-    told = [f"asked {step.weight} %, observed {100 * step.observed_share:.1f} %" for step in steps]
-    return _plot("share", f"Traffic by step: {'; '.join(told)}.", 58 + 34 * len(steps), paint)
+    told = "; ".join(f"asked {step.weight} %, observed {100 * step.observed_share:.1f} %" for step in steps)
+    return draw("share", f"Traffic by step: {told}.", 58 + 34 * len(steps), paint)
 
 
 def share_interval(step: Step) -> tuple[float, float]:
@@ -190,38 +182,49 @@ def share_interval(step: Step) -> tuple[float, float]:
     return wilson_interval(step.candidate.requests, total, SHARE_ALPHA) if total else (0.0, 1.0)
 
 
+def strips(steps: Sequence[Step]) -> tuple[tuple[int, str, SideStats], ...]:
+    """(weight, side's name, side) of each step and side that measured a first-token time, stable first."""
+    sides = ((step.weight, name, side) for step in steps for name, side in _sides(step))
+    return tuple((weight, name, side) for weight, name, side in sides if side.first_token_seconds)
+
+
+def _sides(step: Step) -> tuple[tuple[str, SideStats], ...]:
+    return ("stable", step.stable), ("candidate", step.candidate)
+
+
 def first_tokens(steps: Sequence[Step]) -> Plot:
-    """One strip a step and side: a mark a request (at most MARKS_PER_STRIP), the middle half as a bar, the median as a line."""
-    rows = [(step, side, colour) for step in steps for side, colour in ((step.stable, "stable"), (step.candidate, "candidate")) if side.first_token_seconds]
+    """One strip a step and side: a mark a request, a bar over the middle half of them, a line at the median."""
+    rows = strips(steps)
 
     def paint(axes: Any, width: int) -> None:
-        for row, (_, side, colour) in enumerate(rows):
-            times = [max(1.0, 1000 * seconds) for seconds in side.first_token_seconds]
-            low, _, high = quantiles(times, n=4, method="inclusive") if len(times) > 1 else (times[0],) * 3
-            axes.barh(row, high - low, left=low, height=0.62, color=COLOURS[colour], alpha=0.22, linewidth=0)
-            marks = sampled(times, MARKS_PER_STRIP)
-            heights = [row + 0.46 * ((0.618034 * k) % 1 - 0.5) for k in range(len(marks))]  # golden ratio: spread evenly, no chance
-            axes.plot(marks, heights, "o", color=COLOURS[colour], markersize=3.4, alpha=0.65, markeredgewidth=0)
-            axes.plot([median(times)] * 2, [row - 0.36, row + 0.36], color=COLOURS["ink"], linewidth=2)
+        for row, (_, name, side) in enumerate(rows):
+            _strip(axes, row, [max(1.0, 1000 * seconds) for seconds in side.first_token_seconds], COLOURS[name])
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(axis="x", linewidth=0.8)
-        _rows(axes, [f"{step.weight} % {colour}" for step, _, colour in rows], width)
-        axes.set_xlabel("first token (ms, log scale)")
+        name_rows(axes, [f"{weight} % {name}" for weight, name, _ in rows], width)
+        axes.set_xlabel("time to first token (ms, log scale)")
 
-    told = [f"{step.weight} % {colour}: median {1000 * median(side.first_token_seconds):.0f} ms of {len(side.first_token_seconds)}" for step, side, colour in rows]
-    return _plot("tokens", f"First-token times. {'; '.join(told)}.", 58 + 27 * len(rows), paint)
+    told = "; ".join(
+        f"{weight} % {name}: median {1000 * median(side.first_token_seconds):.0f} ms" for weight, name, side in rows
+    )
+    return draw("tokens", f"Time to first token. {told}.", 58 + 27 * len(rows), paint)
 
 
-def has_times(side: SideStats) -> bool:
-    return bool(side.first_token_seconds)
+def _strip(axes: Any, row: int, times: Sequence[float], colour: str) -> None:
+    low, _, high = quantiles(times, n=4, method="inclusive") if len(times) > 1 else (times[0],) * 3
+    axes.barh(row, high - low, left=low, height=0.66, color=colour, alpha=0.22, linewidth=0)
+    marks = sampled(times, MARKS_PER_STRIP)
+    heights = [row + 0.5 * ((GOLDEN * place) % 1 - 0.5) for place in range(len(marks))]
+    axes.plot(marks, heights, "o", color=colour, markersize=3.4, alpha=0.65, markeredgewidth=0)
+    axes.plot([median(times)] * 2, [row - 0.38, row + 0.38], color=COLOURS["ink"], linewidth=2)
 
 
 def sampled(values: Sequence[float], most: int) -> tuple[float, ...]:
-    """At most `most` values, evenly spaced by rank; the least and the greatest are always among them."""
+    """At most `most` values, evenly spaced by rank; the least and the greatest are among them."""
     ordered = sorted(values)
     if len(ordered) <= most:
         return tuple(ordered)
-    return tuple(ordered[round(k * (len(ordered) - 1) / (most - 1))] for k in range(most))
+    return tuple(ordered[round(place * (len(ordered) - 1) / (most - 1))] for place in range(most))

@@ -7,13 +7,13 @@ from typing import Any
 import mlflow
 
 from evals.prompt import load_prompt, messages
+from serving.gateway.envoy import VERSION_HEADER
 from serving.modelcar import place_adapter
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.local import LocalTarget
 from serving.rollout.model import Step
 from serving.rollout.steps import roll_out as run_steps
 from serving.rollout.traffic import Traffic
-from serving.gateway.envoy import VERSION_HEADER
 from tasks.artifacts import Dataset, FitReport, Modelcar, ModelVersion, Rollout
 from tasks.build_and_push import engine_model_of, layout_folder
 from tasks.dataset import read_items
@@ -90,7 +90,6 @@ def _canary(
 ) -> Rollout:
     delivery, run = spec.delivery, current_run()
     test = dataset.split("test")
-    assert test is not None
     prompt = load_prompt(spec.gate.prompt)
     prompts = [messages(prompt, item) for item in read_items(test.path)[:PROMPTS]]
     policy = AnalysisPolicy(delivery.min_requests, delivery.max_error_rate, delivery.max_first_token_ratio)

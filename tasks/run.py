@@ -56,7 +56,7 @@ class Run:
         }  # fmt: skip
         temporary = self.folder / ".run.json.new"
         temporary.write_text(json.dumps(document, indent=2, default=str) + "\n")
-        os.replace(temporary, self.folder / "run.json")
+        temporary.replace(self.folder / "run.json")
 
 
 _current: contextvars.ContextVar[Run] = contextvars.ContextVar("liftlock_run")

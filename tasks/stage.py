@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from prefect import task
@@ -80,27 +80,19 @@ class Stage(Generic[P, T]):
             )
             return value
 
-        caching: Mapping[str, Any] = (
-            {
-                "cache_key_fn": lambda *_: key,
-                "persist_result": True,
-                "result_serializer": "json",
-                "refresh_cache": refresh,
-            }
-            if key
-            else {"persist_result": False}
-        )
-        one = task(
-            body,
-            name=self.name,
-            task_run_name=self.name,
-            retries=self.retries,
-            retry_delay_seconds=2,
-            retry_condition_fn=retry_condition,
-            log_prints=False,
-            **caching,
-        )
-        return one(return_state=True)
+        caching: dict[str, Any] = {"persist_result": False}
+        if key:
+            caching = {"cache_key_fn": lambda *_: key, "persist_result": True, "result_serializer": "json"}
+        policy: dict[str, Any] = {
+            "name": self.name,
+            "task_run_name": self.name,
+            "retries": self.retries,
+            "retry_delay_seconds": 2,
+            "retry_condition_fn": retry_condition,
+            "refresh_cache": refresh,
+        }
+        state: State[T] = task(**policy, **caching)(body)(return_state=True)
+        return state
 
 
 def stage(

@@ -24,7 +24,7 @@ from tasks.progress import Progress
 from tasks.run import current_run
 from tasks.settings import ROOT, get_settings
 from tasks.spec import Release
-from tasks.stage import digest_of, stage
+from tasks.stage import stage
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
@@ -39,8 +39,7 @@ def adapter_sha256(folder: Path) -> str:
 
 def render_dialogs(dataset: Dataset, prompt: Prompt, answer: str) -> list[dict[str, Any]]:
     """Training items through the suite's prompt, and the replay dialogs as they stand."""
-    train, replay = dataset.split("train"), dataset.split("replay")
-    assert train is not None
+    train, replay = dataset.split("train"), dataset.find("replay")
     rows = [
         {"prompt": list(messages(prompt, item)), "completion": [{"role": "assistant", "content": str(item[answer])}]}
         for item in read_items(train.path)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from evals.prompt import load_prompt
 from evals.report import EvalReport, Fingerprint, ItemResult, PromptCase, canonical, count_cases
+from evals.suite import Suite
 
 Outcome = Literal["passed", "failed", "errored"]
 
@@ -25,7 +26,6 @@ FINGERPRINT = Fingerprint(
     engine_version="0.32.0",
     sampling=canonical({"num_concurrent": 8, "batch_size": 1}),
 )
-from evals.suite import Suite
 
 
 def make_report(

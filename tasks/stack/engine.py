@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def write_engine(state: Path, engine: Engine) -> None:
     state.mkdir(parents=True, exist_ok=True)
     temporary = engine_file(state).with_suffix(".new")
     temporary.write_text(json.dumps(asdict(engine), indent=2) + "\n")
-    os.replace(temporary, engine_file(state))
+    temporary.replace(engine_file(state))
 
 
 def vllm_arguments(engine: Engine, port: int) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,5 +41,5 @@ def assign(state: Path, names: Sequence[str], *, in_use: Sequence[str] = ()) -> 
     if {**known, **ports} != known:
         temporary = state / "ports.json.new"
         temporary.write_text(json.dumps({**known, **ports}, indent=2) + "\n")
-        os.replace(temporary, state / "ports.json")
+        temporary.replace(state / "ports.json")
     return ports

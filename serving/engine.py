@@ -1,0 +1,29 @@
+"""Loading and unloading adapters on a running vLLM. The engine's own endpoints; no gateway ever lets a client reach them."""
+
+from __future__ import annotations
+
+import httpx
+
+
+class AdapterNotLoaded(Exception):
+    """The engine answers, but cannot serve the adapter."""
+
+
+def load_adapter(engine_url: str, name: str, *, timeout: float = 120) -> None:
+    """Ask for one token as `name`, so that the engine's resolver finds the adapter in its folder and loads it.
+
+    Raises AdapterNotLoaded, httpx.TransportError.
+    """
+    body = {"model": name, "prompt": "a", "max_tokens": 1, "temperature": 0}
+    answer = httpx.post(f"{engine_url}/v1/completions", json=body, timeout=timeout)
+    if answer.status_code != 200:
+        raise AdapterNotLoaded(
+            f"the engine at {engine_url} answered {answer.status_code} for the adapter {name}: {answer.text[:300]}; see `liftlock logs vllm`"
+        )
+
+
+def unload_adapter(engine_url: str, name: str) -> None:
+    """Free the adapter's slot; one that is not loaded is no error."""
+    answer = httpx.post(f"{engine_url}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=30)
+    if answer.status_code not in (200, 400, 404):
+        answer.raise_for_status()
