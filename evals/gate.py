@@ -207,7 +207,9 @@ def _judge_regressions(flips: Flips, candidate: EvalReport, policy: GatePolicy) 
     verdict: Verdict = "passed" if count <= allowed else "rejected"
     named = f" ({', '.join(flips.newly_failing)})" if count else ""
     reason = f"{count} promptfoo cases that the baseline passes now fail{named}; {allowed} are allowed: {verdict}."
-    return [(RuleResult("newly_failing_cases", count, count, count, allowed, verdict), reason)]
+    return [
+        (RuleResult("newly_failing_cases", float(count), float(count), float(count), float(allowed), verdict), reason)
+    ]
 
 
 def _too_few_items(candidate: EvalReport, policy: GatePolicy) -> list[str]:

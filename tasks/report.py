@@ -19,6 +19,7 @@ from tasks import report_rows as rows
 from tasks.artifacts import Outcome, Rollout, StageRecord
 
 SHOWN = 100  # rows of one list of items or cases; all of them are in the eval report that the evidence names
+NARROW_INTERVAL = 0.05  # below it two digits would hide the ends
 CLIPPED = 600  # characters of one answer
 TONES = {
     "champion": "good", "done": "good", "passed": "good", "completed": "good", "fits": "good", "go_on": "good",
@@ -61,8 +62,9 @@ def headline(outcome: Outcome) -> str:
     """One sentence: name and version, what became of it, where, and the key number."""
     number = outcome.version.version if outcome.version else None
     subject = f"{outcome.name} version {number}" if number else outcome.name
-    key = key_number(outcome)
-    return f"{subject} {_ending(outcome)}{f': {key}' if key else ''}."
+    key, gate_spoke = key_number(outcome), outcome.decision and outcome.decision.verdict != "passed"
+    link = ": " if outcome.verdict == "champion" or gate_spoke else "; it scored "
+    return f"{subject} {_ending(outcome)}{link + key if key else ''}."
 
 
 def _ending(outcome: Outcome) -> str:
@@ -90,8 +92,10 @@ def key_number(outcome: Outcome) -> str:
     if pair := outcome.pair:
         said.append(f"{mean_score(pair.candidate):.2f} on {pair.candidate.n} items")
     if rule := rows.difference_rule(outcome.decision):
+        digits = 2 if rule.high - rule.low >= NARROW_INTERVAL else 3
+        interval = f"[{number(rule.low, digits)},\u00a0{number(rule.high, digits)}]"
         side = "over" if rule.estimate > 0 else "against"
-        said.append(f"{signed(rule.estimate)} [{number(rule.low)}, {number(rule.high)}] {side} {against(outcome)}")
+        said.append(f"{signed(rule.estimate, digits)} {interval} {side} {against(outcome)}")
     return ", ".join(said)
 
 
@@ -169,7 +173,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 def duration(seconds: float) -> str:
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s" if seconds >= 0.1 else "< 0.1 s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

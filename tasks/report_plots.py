@@ -10,20 +10,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, TypeVar
 
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from evals.gate import RuleResult
 from evals.stats import wilson_interval
 from serving.rollout.model import SideStats, Step
 from tasks.lora import TrainingPoint
-from tasks.report_svg import COLOURS, DASHES, NARROW, WIDE, Plot, draw, name_rows
+from tasks.report_svg import COLOURS, DASHES, NARROW, WIDE, Plot, draw, name_rows, span, time_ticks
 
+T = TypeVar("T")
 GIB = 1024**3
 MARKS_PER_STRIP = 100
+CURVE_POINTS = 400
 MOST_CELLS = {WIDE: 150, NARROW: 60}  # more items in one bar would be thinner than what separates them
 SHARE_ALPHA = 0.05
+SIDES = ("stable", "candidate")  # also their CSS variables
 GOLDEN = 0.618034  # its multiples, modulo 1, spread evenly without chance
 VERDICT_COLOURS = {"passed": "good", "rejected": "bad", "inconclusive": "warn"}
 
@@ -52,25 +55,27 @@ class Part:
     colour: str
 
 
-def forest(rules: Sequence[RuleResult]) -> Plot:
-    """One row a rule: the estimate, its interval, and the line that the rule holds it against."""
+def forest(of: str, rules: Sequence[RuleResult]) -> Plot:
+    """One row a rule: the estimate, its interval, and the line that the rule holds it against.
+
+    `of` names what the axis measures; a difference and a score do not share one, for a small interval would be a dot.
+    """
 
     def paint(axes: Any, width: int) -> None:
-        axes.axvline(0, color=COLOURS["line"], linewidth=1)
         for row, rule in enumerate(rules):
             _interval(axes, row, rule.low, rule.estimate, rule.high, VERDICT_COLOURS[rule.verdict])
             _required(axes, row, rule.required)
-        ends = [0.0, *(end for rule in rules for end in (rule.low, rule.high, rule.required))]
-        pad = 0.04 * (max(ends) - min(ends)) or 0.04
-        axes.set_xlim(min(ends) - pad, max(ends) + pad)
+        ends = [end for rule in rules for end in (rule.low, rule.high, rule.required)]
+        axes.set_xlim(span([*ends, 0.0] if min(ends) < 0 else ends))
+        axes.grid(axis="x", linewidth=0.8)
         name_rows(axes, [rule.name.replace("_", " ") for rule in rules], width)
-        axes.set_xlabel("difference, score or rate")
+        axes.set_xlabel(of)
 
     told = "; ".join(
         f"{rule.name} {rule.estimate:.3f}, interval {rule.low:.3f} to {rule.high:.3f}, required {rule.required:.3f}"
         for rule in rules
     )
-    return draw("forest", f"Gate rules: {told}.", 58 + 34 * len(rules), paint)
+    return draw(f"forest-{of.split()[0]}", f"Gate, {of}: {told}.", 58 + 34 * len(rules), paint)
 
 
 def _interval(axes: Any, row: int, low: float, estimate: float, high: float, colour: str) -> None:
@@ -90,9 +95,10 @@ def item_marks(column: str, marks: Sequence[Marks]) -> Plot:
             _cells(axes, row, one, one.n <= MOST_CELLS[width])
             beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 11.5}
             axes.annotate(f"+{one.gained} −{one.lost}", (one.n, row), color=COLOURS["muted"], **beside)
-        axes.set_xlim(0, max(one.n for one in marks) * (1.12 if width == WIDE else 1.32))
+        most = max(one.n for one in marks)
+        axes.set_xlim(0, most * (1.12 if width == WIDE else 1.32))
+        axes.set_xticks([tick for tick in MaxNLocator(5, integer=True).tick_values(0, most) if tick <= most])
         name_rows(axes, [one.value for one in marks], width)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.spines["bottom"].set_visible(False)
         axes.set_xlabel("items")
 
@@ -120,8 +126,13 @@ def loss_curve(curve: Sequence[TrainingPoint]) -> Plot:
     first, last = curve[0], curve[-1]
 
     def paint(axes: Any, width: int) -> None:
-        steps, losses = [point.step for point in curve], [point.loss for point in curve]
-        axes.plot(steps, losses, color=COLOURS["candidate"], linewidth=1.8)
+        points = spread(curve, CURVE_POINTS)
+        axes.plot(
+            [point.step for point in points],
+            [point.loss for point in points],
+            color=COLOURS["candidate"],
+            linewidth=1.8,
+        )
         axes.plot([last.step], [last.loss], "o", color=COLOURS["candidate"], markersize=6)
         place = {"xytext": (0, 10), "textcoords": "offset points", "ha": "right"}
         axes.annotate(f"{last.loss:.3f}", (last.step, last.loss), fontweight="bold", **place)
@@ -184,25 +195,27 @@ def share_interval(step: Step) -> tuple[float, float]:
 
 def strips(steps: Sequence[Step]) -> tuple[tuple[int, str, SideStats], ...]:
     """(weight, side's name, side) of each step and side that measured a first-token time, stable first."""
-    sides = ((step.weight, name, side) for step in steps for name, side in _sides(step))
+    sides = (
+        (step.weight, name, side)
+        for step in steps
+        for name, side in zip(SIDES, (step.stable, step.candidate), strict=True)
+    )
     return tuple((weight, name, side) for weight, name, side in sides if side.first_token_seconds)
-
-
-def _sides(step: Step) -> tuple[tuple[str, SideStats], ...]:
-    return ("stable", step.stable), ("candidate", step.candidate)
 
 
 def first_tokens(steps: Sequence[Step]) -> Plot:
     """One strip a step and side: a mark a request, a bar over the middle half of them, a line at the median."""
     rows = strips(steps)
+    times = [[max(1.0, 1000 * seconds) for seconds in side.first_token_seconds] for _, _, side in rows]
+    least, most = min(map(min, times)) / 1.1, max(map(max, times)) * 1.1
 
     def paint(axes: Any, width: int) -> None:
-        for row, (_, name, side) in enumerate(rows):
-            _strip(axes, row, [max(1.0, 1000 * seconds) for seconds in side.first_token_seconds], COLOURS[name])
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(least, most)
+        for row, (_, name, _) in enumerate(rows):
+            _strip(axes, row, times[row], COLOURS[name])
+        axes.set_xticks(ticks := time_ticks(least, most), [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
         axes.grid(axis="x", linewidth=0.8)
         name_rows(axes, [f"{weight} % {name}" for weight, name, _ in rows], width)
         axes.set_xlabel("time to first token (ms, log scale)")
@@ -216,15 +229,14 @@ def first_tokens(steps: Sequence[Step]) -> Plot:
 def _strip(axes: Any, row: int, times: Sequence[float], colour: str) -> None:
     low, _, high = quantiles(times, n=4, method="inclusive") if len(times) > 1 else (times[0],) * 3
     axes.barh(row, high - low, left=low, height=0.66, color=colour, alpha=0.22, linewidth=0)
-    marks = sampled(times, MARKS_PER_STRIP)
+    marks = spread(sorted(times), MARKS_PER_STRIP)
     heights = [row + 0.5 * ((GOLDEN * place) % 1 - 0.5) for place in range(len(marks))]
     axes.plot(marks, heights, "o", color=colour, markersize=3.4, alpha=0.65, markeredgewidth=0)
     axes.plot([median(times)] * 2, [row - 0.38, row + 0.38], color=COLOURS["ink"], linewidth=2)
 
 
-def sampled(values: Sequence[float], most: int) -> tuple[float, ...]:
-    """At most `most` values, evenly spaced by rank; the least and the greatest are among them."""
-    ordered = sorted(values)
-    if len(ordered) <= most:
-        return tuple(ordered)
-    return tuple(ordered[round(place * (len(ordered) - 1) / (most - 1))] for place in range(most))
+def spread(values: Sequence[T], most: int) -> tuple[T, ...]:
+    """At most `most` of the values, evenly spaced by place; the first and the last are among them."""
+    if len(values) <= most:
+        return tuple(values)
+    return tuple(values[round(place * (len(values) - 1) / (most - 1))] for place in range(most))

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean
 
 from evals.gate import GateDecision, RuleResult
-from evals.report import EvalReport, PromptCase, slice_table
+from evals.report import EvalReport, ItemResult, PromptCase
 from serving.fit import FitReport
 from tasks.artifacts import EvalPair, Outcome
 from tasks.report_plots import Marks, Part
 
 DIFFERENCE_RULES = ("superior", "non_inferior")
+COUNT_RULE = "newly_failing_cases"
 FULL_SCORE = 1.0
+MOST_BARS = 40
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,19 @@ def difference_rule(decision: GateDecision | None) -> RuleResult | None:
     return next((rule for rule in rules if rule.name in DIFFERENCE_RULES), None)
 
 
-def rate_rules(decision: GateDecision) -> tuple[RuleResult, ...]:
-    """All rules but the one that counts: their numbers fit on one axis."""
-    return tuple(rule for rule in decision.rules if rule.name != "newly_failing_cases")
+def plotted_rules(decision: GateDecision) -> dict[str, tuple[RuleResult, ...]]:
+    """Rules by what their numbers are, one axis each; the rule that only counts has none."""
+    differences = tuple(rule for rule in decision.rules if rule.name in DIFFERENCE_RULES)
+    rates = tuple(rule for rule in decision.rules if rule.name not in (*DIFFERENCE_RULES, COUNT_RULE))
+    named = {"difference of mean scores": differences, "mean score or pass rate": rates}
+    return {name: rules for name, rules in named.items() if rules}
 
 
 def required(rule: RuleResult) -> str:
     """What the rule asks for, in symbols."""
     if rule.name in DIFFERENCE_RULES:
         return f"interval > {rule.required:.3f}".replace("-", "−")
-    return f"≤ {rule.required:g}" if rule.name == "newly_failing_cases" else f"≥ {rule.required:.3f}"
+    return f"≤ {rule.required:g}" if rule.name == COUNT_RULE else f"≥ {rule.required:.3f}"
 
 
 def metric_of(report: EvalReport, score: float) -> str:
@@ -91,29 +97,44 @@ def metric_of(report: EvalReport, score: float) -> str:
     return next((name for name, value in report.metrics if abs(value - score) < 1e-9), "score")
 
 
+def shared(pair: EvalPair) -> tuple[tuple[ItemResult, ItemResult], ...]:
+    """(baseline's, candidate's) result of each item that both sides have, in the candidate's order.
+
+    Sides with different items are refused by the gate, and the report says so: it must not fail over them.
+    """
+    before = {item.id: item for item in pair.baseline.items}
+    return tuple((before[item.id], item) for item in pair.candidate.items if item.id in before)
+
+
 def slices(pair: EvalPair) -> dict[str, tuple[SliceRow, ...]]:
-    """Rows by column, in the order in which the items name the columns."""
-    before = {(row.column, row.value): row.mean for row in slice_table(pair.baseline)}
-    columns = dict.fromkeys(column for item in pair.candidate.items for column, _ in item.slices)
-    found = slice_table(pair.candidate)
+    """Rows sorted by value, by column in the order in which the items name the columns."""
+    scores: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for old, new in shared(pair):
+        for column, value in new.slices:
+            scores.setdefault(column, {}).setdefault(value, []).append((old.score, new.score))
     return {
         column: tuple(
-            SliceRow(row.value, row.n, before[column, row.value], row.mean) for row in found if row.column == column
+            SliceRow(value, len(both), *map(fmean, zip(*both, strict=True))) for value, both in sorted(values.items())
         )
-        for column in columns
+        for column, values in scores.items()
     }
 
 
 def item_marks(pair: EvalPair) -> tuple[str, tuple[Marks, ...]]:
-    """The first slice column's name, and its values' counts; one row "all" where items have no slices."""
-    before = {item.id: item.score for item in pair.baseline.items}
-    column = next((column for item in pair.candidate.items for column, _ in item.slices), "all items")
+    """The first slice column's name, and its values' counts; one row "all" where items have no slices.
+
+    Values beyond the MOST_BARS most frequent are counted together.
+    """
+    both = shared(pair)
+    column = next((column for _, new in both for column, _ in new.slices), "all items")
     kinds: dict[str, list[str]] = {}
-    for item in pair.candidate.items:
-        value = dict(item.slices).get(column, "all")
-        kinds.setdefault(value, []).append(_kind(before[item.id], item.score))
+    for old, new in both:
+        kinds.setdefault(dict(new.slices).get(column, "all"), []).append(_kind(old.score, new.score))
+    rare = sorted(kinds, key=lambda value: (-len(kinds[value]), value))[MOST_BARS:]
+    if rare:
+        kinds[f"{len(rare)} other values"] = [kind for value in rare for kind in kinds.pop(value)]
     names = ("gained", "same_right", "same_wrong", "lost")
-    return column, tuple(Marks(value, *(kinds[value].count(name) for name in names)) for value in sorted(kinds))
+    return column, tuple(Marks(value, *(found.count(name) for name in names)) for value, found in sorted(kinds.items()))
 
 
 def _kind(before: float, after: float) -> str:
@@ -124,12 +145,8 @@ def _kind(before: float, after: float) -> str:
 
 def newly_failing(pair: EvalPair) -> tuple[Flip, ...]:
     """Items whose score fell, in the candidate's order."""
-    before = {item.id: item for item in pair.baseline.items}
-    return tuple(
-        Flip(item.id, _told(item.slices), item.target, before[item.id].answer, item.answer)
-        for item in pair.candidate.items
-        if item.score < before[item.id].score
-    )
+    fell = ((old, new) for old, new in shared(pair) if new.score < old.score)
+    return tuple(Flip(new.id, _told(new.slices), new.target, old.answer, new.answer) for old, new in fell)
 
 
 def _told(pairs: tuple[tuple[str, str], ...]) -> str:

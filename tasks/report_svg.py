@@ -1,4 +1,4 @@
-"""Matplotlib's drawing as an inline SVG element of the report, in the page's colours and font. Pure.
+"""Matplotlib's drawing as an inline SVG element of the report, in the page's colours and font; axes alike. Pure.
 
 Each plot is drawn twice, for a wide page and for a phone; the page shows one of them. It draws nothing itself
 (report_plots.py does), reads no file, and sets no state that outlives a call.
@@ -16,6 +16,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 WIDE, NARROW = 880, 344  # CSS pixels at which text has its own size
 LABEL_CHARACTERS = {WIDE: 28, NARROW: 17}
@@ -70,6 +71,18 @@ def name_rows(axes: Any, names: Sequence[str], width: int) -> None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+
+
+def span(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis that shows all values, with a margin of 4 %."""
+    margin = 0.04 * (max(values) - min(values)) or 0.04
+    return min(values) - margin, max(values) + margin
+
+
+def time_ticks(least: float, most: float) -> tuple[float, ...]:
+    """Round numbers between two positive ends of a log axis, at least two of them."""
+    locator = LogLocator(base=10, subs=(1, 2, 5)) if most / least > 6 else MaxNLocator(5)
+    return tuple(tick for tick in map(float, locator.tick_values(least, most)) if least <= tick <= most)
 
 
 def printable(text: str, most: int) -> str:

@@ -11,11 +11,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+
+from tasks.plain_yaml import Plain, Where, YamlInvalid, read_plain
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NAME = r"^[a-z][a-z0-9-]{1,39}$"
@@ -52,7 +51,10 @@ class TrainingSpec(Part):
     warmup_steps: int = Field(0, ge=0)
     max_length: int = Field(512, ge=16, le=131072, description="Longer training texts are refused, not cut.")
     seed: int = Field(
-        0, ge=0, description="The same seed and data give the same adapter, byte for byte, on one machine."
+        0,
+        ge=0,
+        le=2**32 - 1,
+        description="The same seed and data give the same adapter, byte for byte, on one machine.",
     )
     timeout_seconds: int = Field(3600, ge=30)
 
@@ -73,11 +75,18 @@ class GateSpec(Part):
     margin: float = Field(0.05, ge=0, lt=1, description="How much worse still counts as non_inferior.")
     alpha: float = Field(0.05, gt=0, le=0.5, description="Bound on the rate of false promotions.")
     floor: float = Field(0.0, ge=0, le=1, description="Absolute limit that the candidate's score must reach.")
-    min_items: int = Field(50, ge=1)
+    min_items: int = Field(50, ge=2, description="Fewer test items than this are inconclusive.")
     min_case_pass_rate: float = Field(0.0, ge=0, le=1, description="Share of promptfoo cases that must pass.")
     max_newly_failing_cases: int = Field(
         0, ge=0, description="promptfoo cases that the baseline passes and the candidate may fail."
     )
+
+    @field_validator("margin")
+    @classmethod
+    def _can_be_met(cls, margin: float, info: ValidationInfo) -> float:
+        if margin == 0 and info.data.get("rule") == "non_inferior":
+            raise ValueError("must be above 0 for non_inferior: no interval lies wholly above a difference of 0")
+        return margin
 
 
 class ServingSpec(Part):
@@ -89,6 +98,15 @@ class ServingSpec(Part):
     max_num_seqs: int = Field(64, ge=1, le=4096)
     max_loras: int = Field(4, ge=1, le=256)
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
+
+    @field_validator("gpu")
+    @classmethod
+    def _known(cls, gpu: str) -> str:
+        from serving.fit.catalogue import load_gpus  # read only where a spec is; the schema needs no catalogue
+
+        if gpu not in (known := load_gpus()):
+            raise ValueError(f"must be one of {', '.join(sorted(known))}")
+        return gpu
 
 
 class DeliverySpec(Part):
@@ -148,7 +166,7 @@ class Release(Part):
     def _rank_fits_the_engine(self) -> Release:
         if self.training.r > self.serving.max_lora_rank:
             raise ValueError(
-                f"training.r is {self.training.r}, but serving.max_lora_rank is {self.serving.max_lora_rank}; raise the latter or train a smaller rank"
+                f"training.r is {self.training.r}, but serving.max_lora_rank is {self.serving.max_lora_rank}; raise the latter or lower r"
             )
         return self
 
@@ -165,76 +183,78 @@ def load_release(path: Path) -> Release:
     """
     tree = _read(path)
     try:
-        spec = Release.model_validate(json.loads(json.dumps(tree)))
+        spec = Release.model_validate_json(json.dumps(tree.value), strict=True)
     except ValidationError as error:
-        raise SpecInvalid("\n".join(_fault(path, tree, detail) for detail in error.errors())) from None
-    spec = _absolute(spec, path.parent)
+        raise SpecInvalid("\n".join(_fault(path, tree, detail) for detail in _deepest(error.errors()))) from None
     missing = [
-        f"{path}:{_line(tree, where)}: {'.'.join(where)}: {file} does not exist"
+        f"{path}:{tree.line(where)}: {'.'.join(where)}: {path.parent / file} {fault}"
         for where, file in _files(spec)
-        if not file.exists()
+        if (fault := _unusable(path.parent / file, folder_too=where[0] == "sample"))
     ]
     if missing:
         raise SpecInvalid("\n".join(missing))
-    return spec
+    return _absolute(spec, path.parent)
 
 
-def _read(path: Path) -> CommentedMap:
+def _read(path: Path) -> Plain:
     if not path.is_file():
-        raise SpecInvalid(
-            f"{path}: no such file; give the path of a release.yaml, or make one with `liftlock init DIR`"
-        )
+        observed = "a folder" if path.is_dir() else "no such file"
+        raise SpecInvalid(f"{path}: {observed}; give the path of a release.yaml, or make one with `liftlock init DIR`")
     try:
-        tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecInvalid(f"{path}:{line}: not valid YAML: {error.problem}") from None
+        tree = read_plain(path.read_text(encoding="utf-8-sig"))
+    except YamlInvalid as error:
+        raise SpecInvalid(f"{path}:{error.line}: {error}") from None
     except UnicodeDecodeError:
-        raise SpecInvalid(f"{path}: not UTF-8 text") from None
-    if not isinstance(tree, CommentedMap):
+        raise SpecInvalid(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    if not isinstance(tree.value, dict):
         raise SpecInvalid(f"{path}:1: a release is a mapping with the keys {', '.join(Release.model_fields)}")
     return tree
 
 
-def _fault(path: Path, tree: CommentedMap, detail: ErrorDetails) -> str:
-    where = tuple(str(part) for part in detail["loc"])
-    name = ".".join(where) or "release"
-    line = _line(tree, where)
-    if detail["type"] == "extra_forbidden":
-        allowed = _keys_at(where[:-1])
-        near = difflib.get_close_matches(where[-1], allowed, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{path}:{line}: {name}: unknown key{hint} Allowed here: {', '.join(allowed)}".replace(
-            "key Allowed", "key. Allowed"
-        )
-    if detail["type"] == "missing":
-        return f"{path}:{line}: {name}: missing"
+def _deepest(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the faults that only follow from a fault further in, such as a list that is too short without its wrong item."""
+    places = [error["loc"] for error in errors]
+    return [
+        error
+        for error in errors
+        if not any(len(place) > len(error["loc"]) and place[: len(error["loc"])] == error["loc"] for place in places)
+    ]
+
+
+def _fault(path: Path, tree: Plain, detail: ErrorDetails) -> str:
     said = re.sub(r"^Value error, ", "", detail["msg"])
-    return f"{path}:{line}: {name}: {said} (found {detail['input']!r:.80})" if where else f"{path}:{line}: {said}"
+    if not detail["loc"]:  # a rule over several keys: its message begins with the key to change
+        return f"{path}:{tree.line(tuple(said.split()[0].split('.')))}: {said}"
+    where = tuple(str(part) for part in detail["loc"])
+    place = f"{path}:{tree.line(where)}: {'.'.join(where)}"
+    if detail["type"] == "extra_forbidden":
+        allowed = list(_model_at(where[:-1]).model_fields)
+        near = difflib.get_close_matches(where[-1], allowed, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        return f"{place}: unknown key{hint} Allowed here: {', '.join(allowed)}"
+    if detail["type"] == "missing":
+        return f"{place}: missing. {_model_at(where[:-1]).model_fields[where[-1]].description or ''}".rstrip()
+    if detail["type"] == "model_type":
+        said = f"must be a mapping with keys of {', '.join(_model_at(where).model_fields)}"
+    return f"{place}: {said} (found {detail['input']!r:.80})"
 
 
-def _keys_at(where: tuple[str, ...]) -> list[str]:
+def _model_at(where: Where) -> type[BaseModel]:
     model: type[BaseModel] = Release
     for part in where:
         annotation = model.model_fields[part].annotation
         options = [annotation, *get_args(annotation)]
         model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return list(model.model_fields)
+    return model
 
 
-def _line(tree: Any, where: tuple[str, ...]) -> int:
-    """Line (from 1) of the deepest part of `where` that stands in the file."""
-    line = 1
-    for part in where:
-        if isinstance(tree, CommentedMap) and part in tree:
-            line = tree.lc.key(part)[0] + 1
-            tree = tree[part]
-        elif isinstance(tree, CommentedSeq) and part.isdigit() and int(part) < len(tree):
-            line = tree.lc.item(int(part))[0] + 1
-            tree = tree[int(part)]
-        else:
-            break
-    return line
+def _unusable(path: Path, folder_too: bool) -> str | None:
+    try:
+        if path.is_file() or (folder_too and path.is_dir()):
+            return None
+        return "is a folder, required a file" if path.is_dir() else "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def _absolute(spec: Release, folder: Path) -> Release:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 from math import exp, sin
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from evals.gate import GatePolicy, decide
-from evals.report import EvalReport, ItemResult, PromptCase, count_cases
 from serving.fit import FitReport
 from serving.modelcar import Modelcar
 from serving.modelcar.model import LayerRef
@@ -27,94 +24,15 @@ from tasks.artifacts import (
     StageRecord,
 )
 from tasks.lora import TrainingPoint
-from tests.fix_reports import FINGERPRINT
+from tests.fix_tickets import close_pair, first_pair, sha, worse_pair
 
-TEST_ITEMS = Path(__file__).parents[1] / "evals/ticket_router/data/test.jsonl"
-TEAMS = ("account", "billing", "loyalty", "returns", "sales", "security", "shipping", "technical")
-CASE_GROUPS = ("format", "refusal", "injection")
 MIB = 1024**2
 Status = Literal["done", "rejected", "inconclusive", "undone", "failed"]
 
 
-def sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def items_with(wrong: set[int], said: str | None = None) -> tuple[ItemResult, ...]:
-    """The suite's 320 test items; those at `wrong` positions are answered with `said`, or else with the next team."""
-    rows = [json.loads(line) for line in TEST_ITEMS.read_text().splitlines()]
-    found = []
-    for place, row in enumerate(rows):
-        answer = said if said is not None else TEAMS[(TEAMS.index(row["team"]) + 1) % len(TEAMS)]
-        answer = answer if place in wrong else row["team"]
-        slices = tuple((column, row[column]) for column in ("team", "length", "register"))
-        found.append(ItemResult(row["id"], float(place not in wrong), answer, row["team"], slices))
-    return tuple(found)
-
-
-def cases_with(failed: set[str], errored: frozenset[str] = frozenset()) -> tuple[PromptCase, ...]:
-    """Twelve cases in each group, such as injection-03."""
-    ids = [f"{group}-{place:02}" for group in CASE_GROUPS for place in range(12)]
-    return tuple(
-        PromptCase(
-            key,
-            key.rpartition("-")[0],
-            key not in failed | errored,
-            key in errored,
-            "Expected output to equal billing" if key in failed else "connection reset" if key in errored else "",
-            "urgent" if key in failed else "billing",
-        )
-        for key in ids
-    )
-
-
-def report_of(model: str, items: tuple[ItemResult, ...], cases: tuple[PromptCase, ...]) -> EvalReport:
-    return EvalReport(
-        fingerprint=replace(FINGERPRINT, model=model, model_sha256=sha(model)),
-        metrics=(("exact_match,none", sum(item.score for item in items) / len(items)),),
-        items=items,
-        cases=cases,
-        assertions=count_cases(cases),
-        n=len(items),
-        tool_versions=(("lm_eval", "0.4.13"), ("promptfoo", "0.121.20")),
-        seconds=48.2,
-    )
-
-
-def pair_of(candidate: EvalReport, baseline: EvalReport, baseline_version: str | None) -> EvalPair:
-    return EvalPair(candidate, baseline, baseline_version, sha(candidate.sha256 + baseline.sha256))
-
-
-def first_pair() -> EvalPair:
-    """291 of 320 right against 6 for the base model, which got one of the candidate's wrong ones right."""
-    wrong = {place for place in range(320) if place % 11 == 4}
-    right_before = {4, 50, 100, 150, 200, 250}
-    said = "I'm sorry, but I can't help with that. Please contact"
-    baseline = report_of(
-        "base",
-        items_with(set(range(320)) - right_before, said),
-        cases_with({f"{group}-{k:02}" for group in CASE_GROUPS for k in range(9)}),
-    )
-    return pair_of(
-        report_of("eval-ticket-router", items_with(wrong), cases_with({"injection-05", "injection-08"})), baseline, None
-    )
-
-
-def worse_pair() -> EvalPair:
-    """A candidate trained on wrong labels against version 3: 40 % of the items lost."""
-    before = {place for place in range(320) if place % 11 == 4}
-    lost = {place for place in range(320) if place % 5 < 2}
-    candidate = report_of(
-        "eval-ticket-router",
-        items_with(lost),
-        cases_with({"format-02", "injection-01", "injection-05", "injection-09"}),
-    )
-    return pair_of(candidate, report_of("ticket-router-3", items_with(before), cases_with({"injection-09"})), "3")
-
-
-def policy(rule: Literal["superior", "non_inferior"] = "superior", **changed: Any) -> GatePolicy:
+def policy(rule: Literal["superior", "non_inferior"]) -> GatePolicy:
     margin = 0.0 if rule == "superior" else 0.02
-    return GatePolicy(rule=rule, margin=margin, **{"floor": 0.8, "min_case_pass_rate": 0.9, **changed})
+    return GatePolicy(rule=rule, margin=margin, floor=0.8, min_case_pass_rate=0.9)
 
 
 def adapter() -> Adapter:
@@ -125,19 +43,14 @@ def adapter() -> Adapter:
         for step in range(3, 379, 3)
     )
     modules = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    return Adapter(
-        Path("adapter"),
-        Path("base"),
-        "SmolLM2-135M-Instruct",
-        sha("base"),
-        16,
-        32,
-        modules,
-        sha("adapter"),
-        sha("run")[:32],
-        sha("data"),
-        curve,
-    )
+    ids = {
+        "base_sha256": sha("base"),
+        "sha256": sha("adapter"),
+        "run_id": sha("run")[:32],
+        "dataset_revision": sha("data"),
+    }
+    folders = {"path": Path("adapter"), "base": Path("base"), "base_model": "SmolLM2-135M-Instruct"}
+    return Adapter(r=16, lora_alpha=32, target_modules=modules, curve=curve, **ids, **folders)  # type: ignore[arg-type]
 
 
 def dataset() -> Dataset:
@@ -173,7 +86,7 @@ def fit() -> FitReport:
         kv_cache_bytes=18460 * MIB, kv_cache_tokens=210_032, headroom_bytes=18100 * MIB, uncertainty_bytes=1143 * MIB,
         max_model_len=4096, max_model_len_fits=8192, concurrency_at_max_model_len=51.3, host_ram_needed_bytes=3 * 1024 * MIB,
         host_ram_bytes=14 * 1024 * MIB, disk_needed_bytes=900 * MIB, disk_bytes=90 * 1024 * MIB, flags=flags, changes=(),
-        reasons=("One sequence of 4096 tokens needs 2.79 GiB on nvidia-l4 (20.46 GiB usable at gpu_memory_utilization 0.92): headroom 18100 MiB, uncertain by 1143 MiB.",),
+        reasons=("One sequence of 4096 tokens needs 2.79 GiB on nvidia-l4: headroom 18100 MiB, uncertain by 1143 MiB.",),
         **parts,
     )  # fmt: skip
 
@@ -222,9 +135,15 @@ def rollout(
 
 def sample() -> Sample:
     answers = (
-        SampleAnswer("Within how many days may I send something back?", "You may send it back within 30 days of delivery [1].", ("docs/returns.md › Returns › Time limit", "docs/returns.md › Exchanges")),
-        SampleAnswer("Who pays for the return parcel?", "The shop pays when the item is faulty; otherwise you do [2].", ("docs/shipping.md › Costs",)),
-    )  # fmt: skip
+        SampleAnswer(
+            "Within how many days may I return it?",
+            "Within 30 days of delivery [1].",
+            ("docs/returns.md › Time limit", "docs/returns.md › Exchanges"),
+        ),
+        SampleAnswer(
+            "Who pays for the return parcel?", "The shop, when the item is faulty [1].", ("docs/shipping.md › Costs",)
+        ),
+    )
     return Sample("ticket_router", 42, answers, sha("sample"))
 
 
@@ -260,7 +179,7 @@ def champion() -> Outcome:
     version = ModelVersion(
         "ticket_router", "1", adapter().run_id, "mlflow-artifacts:/1/adapter", sha("version"), ("candidate", "champion")
     )
-    decision = decide(pair.candidate, pair.baseline, policy())
+    decision = decide(pair.candidate, pair.baseline, policy("superior"))
     steps = (step(10, 112, 14), step(25, 64, 24), step(50, 31, 33), step(100, 0, 40))
     return Outcome(
         "20260301-101500-ab12", "ticket_router", Path("evals/ticket_router/release.yaml"), "champion", decision.reasons, records(*stages),
@@ -280,12 +199,12 @@ def rejected(pair: EvalPair | None = None) -> Outcome:
 
 
 def inconclusive() -> Outcome:
-    """Two items lost of 320: the interval reaches below the margin."""
-    before = {place for place in range(320) if place % 11 == 4}
-    base = report_of("ticket-router-3", items_with(before), cases_with(set()))
-    new = report_of("eval-ticket-router", items_with({*before, 0, 1}), cases_with(set(), frozenset({"format-00"})))
-    found = rejected(pair_of(new, base, "3"))
-    stages = (*found.stages[:-1], replace(found.stages[-1], status="inconclusive"))
+    """The interval reaches below the margin."""
+    found = rejected(close_pair())
+    stages = (
+        *found.stages[:-1],
+        replace(found.stages[-1], status="inconclusive", note=f"inconclusive: {found.reasons[0]}"),
+    )
     return replace(found, verdict="inconclusive", stages=stages)
 
 
@@ -296,9 +215,9 @@ def undone() -> Outcome:
     reason = "at 25 %: 5 of 24 candidate requests failed (20.8%), allowed 1.0%"
     stages = (*whole.stages[:7], replace(whole.stages[7], status="undone", note=f"undone: {reason}"))
     found = rollout(steps, "undone", reason)
-    return replace(
-        whole, verdict="undone", reasons=(f"the rollout was undone {reason}",), stages=stages, rollout=found, sample=None, champion=None, champion_reference=None
-    )  # fmt: skip
+    told = (f"the rollout was undone {reason}",)
+    gone = replace(whole, sample=None, champion=None, champion_reference=None)
+    return replace(gone, verdict="undone", reasons=told, stages=stages, rollout=found)
 
 
 def failed() -> Outcome:

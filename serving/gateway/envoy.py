@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ BODY_LIMIT_BYTES = 4 << 20
 TYPES = "type.googleapis.com/envoy"
 LUA = Path(__file__).with_name("model_name.lua").read_text()
 Json = dict[str, Any]
+NAME = re.compile(r"[A-Za-z0-9._/-]{1,200}")  # it goes into Lua source and header values
 
 READ_NAME = f"""
 function envoy_on_request(handle)
@@ -39,15 +41,15 @@ end
 
 REWRITE_NAME = """
 function envoy_on_request(handle)
-  local name = handle:filterContext()["engine_model"]
-  if not name then return end
   local body = handle:body(true)
   local s = body:getBytes(0, body:length())
   local first, last = find_model(s)
-  local size = body:setBytes(s:sub(1, first - 1) .. name .. s:sub(last + 1))
+  local size = body:setBytes(s:sub(1, first - 1) .. "%s" .. s:sub(last + 1))
   handle:headers():replace("content-length", tostring(size))
 end
 """
+
+PASS = "function envoy_on_request(handle) end"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class Split:
     weight: int = 0
 
     def __post_init__(self) -> None:
+        for name in filter(None, (self.model, self.stable, self.candidate)):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"model name {name!r}: only letters, digits, dots, dashes, slashes and underscores")
         if not 0 <= self.weight <= 100 or (self.weight and self.candidate is None):
             raise ValueError(f"split of {self.model}: weight {self.weight} needs a candidate and 0 to 100 percent")
 
@@ -96,8 +101,8 @@ def listeners(folder: Path, port: int) -> Json:
         "stream_idle_timeout": f"{REQUEST_SECONDS}s",
         "access_log": [_access_log(folder / "access.log")],
         "http_filters": [
-            _lua("read-model", READ_NAME),
-            _lua("rewrite-model", REWRITE_NAME),
+            _lua("read-model", LUA + READ_NAME),
+            _lua("rewrite-model", PASS),
             {"name": "router", "typed_config": {"@type": f"{TYPES}.extensions.filters.http.router.v3.Router"}},
         ],
     }
@@ -158,7 +163,7 @@ def _address(host: str, port: int) -> Json:
 
 
 def _lua(name: str, source: str) -> Json:
-    code = {"inline_string": LUA + source}
+    code = {"inline_string": source}
     return {
         "name": name,
         "typed_config": {"@type": f"{TYPES}.extensions.filters.http.lua.v3.Lua", "default_source_code": code},
@@ -205,14 +210,12 @@ def _policy() -> Json:
 
 
 def _side(split: Split, side: str, engine_model: str, weight: int) -> Json:
-    context = {
-        "@type": f"{TYPES}.extensions.filters.http.lua.v3.LuaPerRoute",
-        "filter_context": {"engine_model": engine_model},
-    }
+    source = {"inline_string": LUA + REWRITE_NAME % engine_model}
+    rewrite = {"@type": f"{TYPES}.extensions.filters.http.lua.v3.LuaPerRoute", "source_code": source}
     return {
         "name": f"{split.model}-{side}",
         "weight": weight,
-        "typed_per_filter_config": {"rewrite-model": context},
+        "typed_per_filter_config": {"rewrite-model": rewrite},
         "response_headers_to_add": [_header(VERSION_HEADER, engine_model)],
     }
 

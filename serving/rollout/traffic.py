@@ -25,7 +25,7 @@ class Sample:
 
 
 def ask(
-    client: httpx.Client, url: str, model: str, messages: Messages, version_header: str, max_tokens: int = 16
+    client: httpx.Client, url: str, model: str, messages: Messages, version_header: str, max_tokens: int = 4
 ) -> Sample:
     """One streamed chat completion; every way it can fail is a sample with ok=False."""
     body = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0, "stream": True}
@@ -53,7 +53,7 @@ class Traffic:
     """Requests from a pool of prompts, `concurrency` at a time, until told to stop."""
 
     def __init__(
-        self, url: str, model: str, prompts: Sequence[Messages], version_header: str, concurrency: int = 2
+        self, url: str, model: str, prompts: Sequence[Messages], version_header: str, concurrency: int = 4
     ) -> None:
         self.url, self.model, self.version_header, self.concurrency = url, model, version_header, concurrency
         self._prompts: Iterator[Messages] = itertools.cycle(prompts)

