@@ -164,20 +164,21 @@ def _print_status() -> None:
 
 def main() -> None:
     """Bad input and refusals end in one message and an exit code, never in a traceback."""
-    from flows.exit_codes import code_of
+    from tasks.exit_codes import code_of
 
     warnings.filterwarnings(
         "ignore", message="XDG_RUNTIME_DIR is not set"
     )  # prefect's libraries, on a machine without a login session
     try:
-        app(standalone_mode=False)
+        app(standalone_mode=False, prog_name="liftlock")
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except typer.Abort:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and a code
         shown = error.format_message() if hasattr(error, "format_message") else str(error)
-        errors.print(f"liftlock: {shown}")
+        if shown:  # nothing after the bare command, which has printed its help
+            errors.print(f"liftlock: {shown}")
         sys.exit(code_of(error))
 
 

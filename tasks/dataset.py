@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evals.prompt import Prompt, PromptInvalid, load_prompt, messages
 from tasks.artifacts import Dataset, Split
 from tasks.spec import Release
 from tasks.stage import digest_of, stage
@@ -19,13 +20,18 @@ class DatasetRefused(Exception):
 
 
 def read_items(path: Path, required: tuple[str, ...] = ("id",)) -> list[Item]:
-    """JSON Lines with unique ids and the required fields. Raises DatasetRefused."""
+    """JSON Lines with unique text ids and the required fields, each text or a number. Raises DatasetRefused."""
     items: list[Item] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="strict").splitlines(), 1):
-        if not line.strip():
-            continue
-        items.append(_item(path, number, line, required, seen))
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would break inside a text
+    except UnicodeDecodeError as error:
+        raise DatasetRefused(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise DatasetRefused(f"{path}: cannot be read: {error.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            items.append(_item(path, number, line, required, seen))
     if not items:
         raise DatasetRefused(f"{path}: no items; give at least one JSON object a line")
     return items
@@ -34,15 +40,17 @@ def read_items(path: Path, required: tuple[str, ...] = ("id",)) -> list[Item]:
 def _item(path: Path, number: int, line: str, required: tuple[str, ...], seen: dict[str, int]) -> Item:
     try:
         item = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DatasetRefused(f"{path}:{number}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise DatasetRefused(f"{path}:{number}: not JSON: {error}") from None
     if not isinstance(item, dict):
         raise DatasetRefused(f"{path}:{number}: a {type(item).__name__}, required a JSON object")
-    missing = [field for field in required if not str(item.get(field, "")).strip()]
+    missing = [field for field in required if not _filled(item.get(field))]
     if missing:
         raise DatasetRefused(
             f"{path}:{number}: {', '.join(missing)} missing or empty; every item needs {', '.join(required)}"
         )
+    if not isinstance(item["id"], str):
+        raise DatasetRefused(f"{path}:{number}: id is {item['id']!r}, required text; write it in quotes")
     if item["id"] in seen:
         raise DatasetRefused(
             f"{path}:{number}: id {item['id']!r} stands already in line {seen[item['id']]}; ids must be unique"
@@ -51,10 +59,14 @@ def _item(path: Path, number: int, line: str, required: tuple[str, ...], seen: d
     return item
 
 
+def _filled(value: object) -> bool:
+    return isinstance(value, (str, int, float)) and bool(str(value).strip())
+
+
 def read_dataset(spec: Release) -> Dataset:
-    """Check every file before anything expensive runs. Raises DatasetRefused."""
-    answer = spec.dataset.answer
-    texts: dict[str, set[str]] = {}
+    """Check every file before anything expensive runs. Raises DatasetRefused, PromptInvalid."""
+    answer, prompt = spec.dataset.answer, load_prompt(spec.gate.prompt)
+    asked: dict[str, dict[str, str]] = {}
     splits: list[Split] = []
     for name, path, required in (
         ("train", spec.dataset.train, ("id", answer)),
@@ -64,19 +76,24 @@ def read_dataset(spec: Release) -> Dataset:
         if path is None:
             continue
         items = read_items(path, required)
-        texts[name] = {_content(item) for item in items}
+        if name != "replay":
+            asked[name] = {_asked(path, item, prompt): item["id"] for item in items}
         splits.append(Split(name, path, hashlib.sha256(path.read_bytes()).hexdigest(), len(items)))
-    shared = texts["train"] & texts["test"]
+    shared = sorted(asked["test"][text] for text in asked["train"].keys() & asked["test"].keys())
     if shared:
         raise DatasetRefused(
-            f"{len(shared)} test items stand in {spec.dataset.train} too, e.g. {min(shared)[:80]}; a score on them says nothing. Take them out"
+            f"{spec.dataset.test}: {len(shared)} items ask what an item of {spec.dataset.train} asks, e.g. {shared[0]}; "
+            "a score on them says nothing. Take them out of one of the two"
         )
     revision = digest_of([(split.name, split.sha256) for split in splits])
     return Dataset(spec.name, revision, tuple(splits))
 
 
-def _content(item: Item) -> str:
-    return json.dumps({key: value for key, value in item.items() if key != "id"}, sort_keys=True).lower()
+def _asked(path: Path, item: Item, prompt: Prompt) -> str:
+    try:
+        return json.dumps(messages(prompt, item)).casefold()
+    except PromptInvalid as error:
+        raise DatasetRefused(f"{path}: item {item['id']}: {error}") from None
 
 
 def _table(dataset: Dataset) -> str:

@@ -69,15 +69,15 @@ def suite_of(spec: Release) -> Suite:
 
 def evaluate_pair(adapter: Adapter, dataset: Dataset, spec: Release) -> EvalPair:
     """Raises what evals.evaluate raises: an endpoint that does not answer, a suite that is wrong."""
-    state = get_settings().state
+    adapters = get_settings().adapters
     name = f"eval-{spec.name}-{adapter.sha256[:12]}"
     baseline = find_baseline(adapter, spec)
-    _offer(adapter, state / "adapters" / name)
+    _offer(adapter, adapters / name)
     try:
         candidate = _report(name, adapter.sha256, adapter, dataset, spec, "candidate")
         other = _report(baseline.engine_model, baseline.sha256, adapter, dataset, spec, "baseline")
     finally:
-        _withdraw(name, state / "adapters" / name)
+        _withdraw(name, adapters / name)
     return EvalPair(candidate, other, baseline.version, digest_of(candidate.sha256, other.sha256))
 
 
@@ -151,12 +151,23 @@ def _note(pair: EvalPair) -> str:
     )
 
 
-def _artifact(pair: EvalPair) -> str:
-    rows = "\n".join(f"| {side} | {report.fingerprint.model} | {_score(report):.4f} | {report.n} | {report.assertions.passed} | {report.assertions.failed} | {report.assertions.errored} |"
-                     for side, report in (("candidate", pair.candidate), ("baseline", pair.baseline)))  # fmt: skip
-    return (
-        f"| side | model | score | items | cases passed | failed | errored |\n|---|---|---|---|---|---|---|\n{rows}\n"
+def _row(side: str, report: EvalReport) -> str:
+    cases = report.assertions
+    cells = (
+        side,
+        report.fingerprint.model,
+        f"{_score(report):.4f}",
+        report.n,
+        cases.passed,
+        cases.failed,
+        cases.errored,
     )
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _artifact(pair: EvalPair) -> str:
+    head = "| side | model | score | items | cases passed | failed | errored |\n|---|---|---|---|---|---|---|"
+    return "\n".join((head, _row("candidate", pair.candidate), _row("baseline", pair.baseline))) + "\n"
 
 
 evaluate = stage("evaluate", key=_key, digest=lambda pair: pair.sha256, note=_note, artifact=_artifact, retries=1)(

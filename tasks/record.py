@@ -24,6 +24,7 @@ from tasks.artifacts import (
 )
 from tasks.base_model import resolve_base
 from tasks.evaluate import engine_of
+from tasks.exit_codes import code_of
 from tasks.judge import GateRefused
 from tasks.ledger import alias_version
 from tasks.preflight import DoesNotFit
@@ -64,9 +65,9 @@ class Record:
 
     def __enter__(self) -> Record:
         settings = get_settings()
-        self.run: Run = start_run(settings.state, self.spec_file, self.spec.name, **self._options)
         self.where: Addresses = up(settings, lambda _: None, engine_of(self.spec, self._base))
         self._stack.enter_context(ModelLock(self.where.dsn("liftlock"), self.spec.name))
+        self.run: Run = start_run(settings.state, self.spec_file, self.spec.name, **self._options)
         return self
 
     @property
@@ -102,7 +103,8 @@ class Record:
                 **self._values,
             )
             report = write_report(self.run.folder, outcome)
-            self.run.record(verdict=verdict, **self._summary(outcome, report))
+            code = code_of(error) if error is not None and verdict == "failed" else EXIT_CODES[verdict]
+            self.run.record(verdict=verdict, **self._summary(outcome, report, code))
 
     def _champion(self) -> tuple[str | None, str | None]:
         client = mlflow.MlflowClient()
@@ -111,13 +113,13 @@ class Record:
             return None, None
         return version, client.get_model_version(self.spec.name, version).tags.get("liftlock.modelcar")
 
-    def _summary(self, outcome: Outcome, report: Path) -> dict[str, Any]:
+    def _summary(self, outcome: Outcome, report: Path, code: int) -> dict[str, Any]:
         version = outcome.version
         aliases = (
             list(mlflow.MlflowClient().get_model_version(version.name, version.version).aliases) if version else []
         )
         return {
-            "exit_code": EXIT_CODES[outcome.verdict],
+            "exit_code": code,
             "reasons": list(outcome.reasons),
             "model": {
                 "name": outcome.name,
@@ -130,7 +132,7 @@ class Record:
         }
 
 
-EXIT_CODES: dict[str, int] = {"champion": 0, "failed": 1, "rejected": 3, "undone": 3, "inconclusive": 4}
+EXIT_CODES: dict[str, int] = {"champion": 0, "rejected": 3, "undone": 3, "inconclusive": 4}
 
 
 def _verdict(error: BaseException | None) -> Verdict:

@@ -20,7 +20,7 @@ from tasks.artifacts import Outcome, Rollout, StageRecord
 
 SHOWN = 100  # rows of one list of items or cases; all of them are in the eval report that the evidence names
 NARROW_INTERVAL = 0.05  # below it two digits would hide the ends
-CLIPPED = 600  # characters of one answer
+CLIPPED = 400  # characters of one answer
 TONES = {
     "champion": "good", "done": "good", "passed": "good", "completed": "good", "fits": "good", "go_on": "good",
     "rejected": "bad", "failed": "bad", "does_not_fit": "bad", "undo": "bad",
@@ -95,7 +95,7 @@ def key_number(outcome: Outcome) -> str:
         digits = 2 if rule.high - rule.low >= NARROW_INTERVAL else 3
         interval = f"[{number(rule.low, digits)},\u00a0{number(rule.high, digits)}]"
         side = "over" if rule.estimate > 0 else "against"
-        said.append(f"{signed(rule.estimate, digits)} {interval} {side} {against(outcome)}")
+        said.append(f"{signed(rule.estimate, digits)}\u00a0{interval} {side} {against(outcome)}")
     return ", ".join(said)
 
 

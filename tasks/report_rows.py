@@ -130,11 +130,13 @@ def item_marks(pair: EvalPair) -> tuple[str, tuple[Marks, ...]]:
     kinds: dict[str, list[str]] = {}
     for old, new in both:
         kinds.setdefault(dict(new.slices).get(column, "all"), []).append(_kind(old.score, new.score))
-    rare = sorted(kinds, key=lambda value: (-len(kinds[value]), value))[MOST_BARS:]
-    if rare:
-        kinds[f"{len(rare)} other values"] = [kind for value in rare for kind in kinds.pop(value)]
+    named = sorted(sorted(kinds, key=lambda value: (-len(kinds[value]), value))[:MOST_BARS])
+    rest = [kind for value in kinds.keys() - {*named} for kind in kinds[value]]
+    bars = [(value, kinds[value]) for value in named] + (
+        [(f"{len(kinds) - len(named)} other values", rest)] if rest else []
+    )
     names = ("gained", "same_right", "same_wrong", "lost")
-    return column, tuple(Marks(value, *(found.count(name) for name in names)) for value, found in sorted(kinds.items()))
+    return column, tuple(Marks(value, *(found.count(name) for name in names)) for value, found in bars)
 
 
 def _kind(before: float, after: float) -> str:

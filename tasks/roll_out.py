@@ -43,7 +43,7 @@ def roll_out_version(
     settings = get_settings()
     where = addresses(settings)
     engine_model = engine_model_of(spec.name, modelcar)
-    place_adapter(layout_folder(), modelcar.digest, spec.name, settings.state / "adapters" / engine_model)
+    place_adapter(layout_folder(), modelcar.digest, spec.name, settings.adapters / engine_model)
     client = mlflow.MlflowClient()
     before = alias_version(client, spec.name, "champion")
     target = LocalTarget(gateway_of(settings, where, default_engine(settings)))
@@ -141,7 +141,8 @@ def _artifact(rollout: Rollout) -> str:
         f"| {step.weight} % | {step.observed_share:.1%} | {step.candidate.requests} | {step.candidate.errors} | {step.decision} | {step.reason} |"
         for step in rollout.steps
     )
-    return f"**{rollout.outcome}**: {rollout.reason}\n\n| weight | observed | requests | failed | decision | reason |\n|---|---|---|---|---|---|\n{rows}\n"
+    head = "| weight | observed | requests | failed | decision | reason |\n|---|---|---|---|---|---|"
+    return f"**{rollout.outcome}**: {rollout.reason}\n\n{head}\n{rows}\n"
 
 
 _roll_out = stage(

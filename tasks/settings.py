@@ -26,10 +26,16 @@ class Settings(BaseSettings):
     vllm_url: str | None = Field(None, description="Address of a vLLM server, without /v1.")
     vllm_adapters: Path | None = Field(None, description="The folder that server resolves adapters from.")
     gateway_url: str | None = Field(None, description="Address of an Envoy that reads this state's gateway folder.")
+    gateway_admin_url: str | None = Field(None, description="Address of that Envoy's admin interface.")
     registry: str | None = Field(
         None, description="OCI registry to push to besides the layout folder, e.g. http://127.0.0.1:5055."
     )
     registry_repository: str = Field("liftlock", description="Prefix of the repository names in that registry.")
+
+    @property
+    def adapters(self) -> Path:
+        """Where the engine finds adapters by name."""
+        return self.vllm_adapters or self.state / "adapters"
 
     @property
     def models(self) -> Path:

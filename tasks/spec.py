@@ -141,9 +141,6 @@ class SampleSpec(Part):
 
     documents: tuple[Path, ...] = Field(min_length=1, description="Files or folders of Markdown and text.")
     questions: tuple[str, ...] = Field(min_length=1, max_length=20)
-    system: str = Field(
-        "Answer the question from the sources in one or two sentences.", description="System message of the answers."
-    )
 
 
 class Release(Part):

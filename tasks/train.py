@@ -26,6 +26,13 @@ from tasks.settings import ROOT, get_settings
 from tasks.spec import Release
 from tasks.stage import stage
 
+CHILD_ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONHASHSEED": "0",
+    "OMP_WAIT_POLICY": "passive",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
@@ -114,7 +121,7 @@ def _train(request: LoraRequest, work: Path, timeout: float) -> tuple[TrainingPo
 
         run_child(
             [sys.executable, "-m", "tasks.lora", str(file)], what="training", on_event=on_event, timeout=timeout, cwd=ROOT,
-            env={"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive", "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            env=CHILD_ENVIRONMENT,
         )  # fmt: skip
     if refusals or not curve:
         raise TrainingRefused(
@@ -174,7 +181,8 @@ def _artifact(adapter: Adapter) -> str:
         f"| {point.step} | {point.loss:.4f} | {point.seconds:.0f} |"
         for point in adapter.curve[:: max(1, len(adapter.curve) // 20)]
     )
-    return f"Adapter `{adapter.sha256[:16]}` of {adapter.base_model}, rank {adapter.r}, MLflow run `{adapter.run_id}`\n\n| step | loss | seconds |\n|---|---|---|\n{rows}\n"
+    head = f"Adapter `{adapter.sha256[:16]}` of {adapter.base_model}, rank {adapter.r}, MLflow run `{adapter.run_id}`"
+    return f"{head}\n\n| step | loss | seconds |\n|---|---|---|\n{rows}\n"
 
 
 train = stage(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import cache
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -16,56 +15,16 @@ from evals.gate import RuleResult
 from tasks.artifacts import EvalPair, Outcome
 from tasks.report import clip, duration, headline, number, render_report, short, size, write_report
 from tests import fix_outcome as made
+from tests.fix_page import Page
 from tests.fix_reports import make_report
 from tests.fix_tickets import sha
 
 RELEASES = {make.__name__: make for make in (made.champion, made.rejected, made.inconclusive, made.undone, made.failed)}
-VOID = {"meta", "link", "br", "img"}
 OUTSIDE = {"script", "iframe", "object", "embed", "img", "image", "foreignObject", "base", "form"}
 HOSTILE = (
     "</code></svg></details><script>alert(1)</script>\"' onload=x {{ 7*7 }} {% raw %} $\\frac$ "
     "<img src=http://x.example/y> \x00 \x1b[31m & --> ]]> パスワード"
 )
-
-
-class Page(HTMLParser):
-    """Checks the nesting while it reads; keeps the elements with their attributes, and the text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len({key for key, _ in attrs}) == len(attrs), f"{tag} has an attribute twice"
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes what is not open"
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join("".join(self.texts).split())
-
-    @property
-    def tags(self) -> list[str]:
-        return [tag for tag, _ in self.elements]
-
-    def values(self, key: str) -> list[str]:
-        return [attributes[key] for _, attributes in self.elements if key in attributes]
 
 
 @cache
@@ -109,13 +68,8 @@ def hostile() -> Outcome:
     steps = tuple(replace(step, reason=HOSTILE) for step in whole.rollout.steps)
     answers = (replace(whole.sample.answers[0], question=HOSTILE, answer=HOSTILE, sources=(HOSTILE,)),)
     return replace(
-        whole,
-        name=HOSTILE,
-        verdict="failed",
+        replace(whole, name=HOSTILE, verdict="failed", stages=stages, champion_reference=HOSTILE, pair=hostile_pair()),
         reasons=(HOSTILE, "half \ud800 character"),
-        stages=stages,
-        champion_reference=HOSTILE,
-        pair=hostile_pair(),
         adapter=replace(whole.adapter, base_model=HOSTILE, target_modules=(HOSTILE,)),
         fit=replace(whole.fit, flags=(HOSTILE,), reasons=(HOSTILE,)),
         rollout=replace(whole.rollout, steps=steps, reason=HOSTILE, engine_model=HOSTILE),
@@ -255,7 +209,7 @@ def test_many_long_answers_stay_below_600_kb() -> None:
     """3000 lost items, each with a slice value of its own."""
     worse = make_report((0.0,) * 3000, {})
     items = tuple(
-        replace(item, answer="<" * 9000, target="x" * 9000, slices=(("team", f"team {place}"),))
+        replace(item, answer="an answer " * 900, target="x" * 9000, slices=(("team", f"team {place}"),))
         for place, item in enumerate(worse.items)
     )
     right = tuple(replace(item, score=1.0) for item in items)
@@ -292,4 +246,4 @@ def test_values_with_units() -> None:
     ]
     assert [number(value) for value in (-0.001, -0.309, 0.5)] == ["0.00", "−0.31", "0.50"]
     assert short("sha256:0123456789abcdef") == "0123456789ab"
-    assert (clip("a" * 600), clip("a" * 601)) == ("a" * 600, "a" * 600 + "…")
+    assert (clip("a" * 400), clip("a" * 401)) == ("a" * 400, "a" * 400 + "…")

@@ -120,8 +120,7 @@ def test_many_slice_values_share_a_bar() -> None:
     _, marks = rows.item_marks(pair_of(replace(report, items=items), replace(report, items=items), None))
     assert len(marks) == 41
     assert marks[0] == Marks("00", 0, 2, 0, 0)
-    assert marks[-1] == Marks("49", 0, 1, 0, 0) or Marks("10 other values", 0, 10, 0, 0) in marks
-    assert sum(one.n for one in marks) == 51
+    assert marks[-1] == Marks("10 other values", 0, 10, 0, 0)
 
 
 def test_rules_on_one_axis_have_one_unit() -> None:
@@ -168,7 +167,7 @@ def test_sides_without_times_have_no_strip() -> None:
 def check_plot(plot: Plot) -> None:
     """XML by itself, in the page's colours only, with nothing from Matplotlib's own fonts."""
     for svg in (plot.wide, plot.narrow):
-        assert ElementTree.fromstring(svg).tag == "svg"
+        assert ElementTree.fromstring(svg).tag == "svg"  # noqa: S314
         assert not any(colour in svg for colour in COLOURS.values())
         assert "font-family" not in svg and "var(--" in svg
 

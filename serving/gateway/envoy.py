@@ -16,40 +16,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-MODEL_HEADER = "x-gateway-base-model-name"
+from serving.gateway.lua import LUA, MODEL_HEADER, NOTHING, READ_NAME, REWRITE_NAME
+
 VERSION_HEADER = "x-liftlock-version"
 PATHS = ("/v1/chat/completions", "/v1/completions")
 REQUEST_SECONDS = 300
+ENGINE_IDLE_SECONDS = 4  # below vLLM's keep-alive of 5 s: a request never meets the engine closing its connection
 BODY_LIMIT_BYTES = 4 << 20
+LISTING_LIMIT_BYTES = 1 << 20  # Envoy's own limit is 4096, which some 50 model names exceed
 TYPES = "type.googleapis.com/envoy"
-LUA = Path(__file__).with_name("model_name.lua").read_text()
 Json = dict[str, Any]
 NAME = re.compile(r"[A-Za-z0-9._/-]{1,200}")  # it goes into Lua source and header values
-
-READ_NAME = f"""
-function envoy_on_request(handle)
-  handle:headers():remove("{MODEL_HEADER}")
-  if handle:headers():get(":method") ~= "POST" then return end
-  local body = handle:body(true)
-  local s = body:getBytes(0, body:length())
-  local first, last = find_model(s)
-  if not first then return refuse(handle, last) end
-  handle:headers():replace("{MODEL_HEADER}", s:sub(first, last))
-  handle:clearRouteCache()
-end
-"""
-
-REWRITE_NAME = """
-function envoy_on_request(handle)
-  local body = handle:body(true)
-  local s = body:getBytes(0, body:length())
-  local first, last = find_model(s)
-  local size = body:setBytes(s:sub(1, first - 1) .. "%s" .. s:sub(last + 1))
-  handle:headers():replace("content-length", tostring(size))
-end
-"""
-
-PASS = "function envoy_on_request(handle) end"
 
 
 @dataclass(frozen=True)
@@ -102,7 +79,7 @@ def listeners(folder: Path, port: int) -> Json:
         "access_log": [_access_log(folder / "access.log")],
         "http_filters": [
             _lua("read-model", LUA + READ_NAME),
-            _lua("rewrite-model", PASS),
+            _lua("rewrite-model", NOTHING),
             {"name": "router", "typed_config": {"@type": f"{TYPES}.extensions.filters.http.router.v3.Router"}},
         ],
     }
@@ -130,19 +107,20 @@ def routes(splits: Sequence[Split], base_model: str) -> Json:
         "data": [{"id": name, "object": "model", "created": 0, "owned_by": "liftlock"} for name in names],
     }
     table = [
-        {"match": {"path": "/v1/models"}, "direct_response": _direct(200, listing), **_json_header()},
+        {"match": {"path": "/v1/models"}, "direct_response": _direct(200, listing), **_without_model()},
         *(_split_route(split, path) for split in splits for path in PATHS),
         *(_base_route(base_model, path) for path in PATHS),
         *(_unknown_model(path, names) for path in PATHS),
         {
             "match": {"prefix": "/"},
             "direct_response": _direct(404, _error("there is nothing here; use /v1/chat/completions")),
-            **_json_header(),
+            **_without_model(),
         },
     ]
     configuration = {
         "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
         "name": "models",
+        "max_direct_response_body_size_bytes": LISTING_LIMIT_BYTES,
         "virtual_hosts": [{"name": "models", "domains": ["*"], "routes": table}],
     }
     return _response([configuration])
@@ -190,11 +168,17 @@ def _access_log(path: Path) -> Json:
 def _cluster(name: str, engine_url: str) -> Json:
     parts = urlsplit(engine_url)
     endpoint = {"endpoint": {"address": _address(parts.hostname or "127.0.0.1", parts.port or 80)}}
+    http = {
+        "@type": f"{TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "common_http_protocol_options": {"idle_timeout": f"{ENGINE_IDLE_SECONDS}s"},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }
     return {
         "@type": f"{TYPES}.config.cluster.v3.Cluster",
         "name": name,
         "type": "STRICT_DNS",
         "connect_timeout": "5s",
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
 
@@ -254,3 +238,9 @@ def _header(name: str, value: str) -> Json:
 
 def _json_header() -> Json:
     return {"response_headers_to_add": [_header("content-type", "application/json")]}
+
+
+def _without_model() -> Json:
+    """A route that answers itself, whatever the body is."""
+    unread = {"@type": f"{TYPES}.extensions.filters.http.lua.v3.LuaPerRoute", "disabled": True}
+    return {"typed_per_filter_config": {"read-model": unread}, **_json_header()}

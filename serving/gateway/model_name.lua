@@ -1,6 +1,7 @@
 -- Reads the model's name out of an OpenAI request body, and rewrites it where the route says so.
 -- The body is scanned, not searched: only a top-level "model" counts. Escaped or repeated keys are refused, because the
--- engine's parser could see another name than the one that was checked here.
+-- engine's parser could see another name than the one that was checked here. What is wrong inside other values is left to
+-- the engine to refuse.
 
 local function skip_string(s, at)
   while true do
@@ -37,7 +38,7 @@ local function find_model(s)
   local first, last
   while true do
     local key_at = s:match('^%s*"()', at)
-    if not key_at then break end
+    if not key_at then return nil, first and "the body is not valid JSON" or "model is missing" end
     local key_end = skip_string(s, key_at)
     if not key_end then return nil, "the body is not valid JSON" end
     local key = s:sub(key_at, key_end - 1)
@@ -52,7 +53,7 @@ local function find_model(s)
       if key == "model" then
         if first then return nil, "model is given twice" end
         first, last = value + 1, value_end - 1
-        if s:sub(first, last):find('\\', 1, true) then return nil, "an escaped model name is refused" end
+        if s:sub(first, last):find('[\\%c]') then return nil, "a model name with escapes is refused" end
       end
       after = value_end + 1
     elseif key == "model" then
@@ -64,10 +65,12 @@ local function find_model(s)
     end
     if not after then return nil, "the body is not valid JSON" end
     at = s:match('^%s*,()', after)
-    if not at then break end
+    if not at then
+      if not s:match('^%s*}%s*$', after) then return nil, "the body is not valid JSON" end
+      if not first then return nil, "model is missing" end
+      return first, last
+    end
   end
-  if not first then return nil, "model is missing" end
-  return first, last
 end
 
 local function refuse(handle, said)

@@ -51,9 +51,10 @@ class Gateway:
     def install(self, port: int, admin_port: int) -> None:
         """Write every file Envoy starts from."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(self.folder / "bootstrap.json", json.dumps(envoy.bootstrap(self.folder, admin_port)))
-        _replace(self.folder / "lds.json", json.dumps(envoy.listeners(self.folder, port)))
-        self.render()
+        with _locked(self.folder / "splits.lock"):  # else a change made meanwhile would be undone
+            _replace(self.folder / "bootstrap.json", json.dumps(envoy.bootstrap(self.folder, admin_port)))
+            _replace(self.folder / "lds.json", json.dumps(envoy.listeners(self.folder, port)))
+            self.render()
 
     def change(self, model: str, edit: Callable[[envoy.Split | None], envoy.Split], timeout: float = 10) -> envoy.Split:
         """Edit one split under a lock and wait (seconds) until Envoy serves it.

@@ -31,7 +31,7 @@ def ask(
     body = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0, "stream": True}
     began = time.perf_counter()
     first: float | None = None
-    finished = False
+    finished = failed = False
     version = ""
     try:
         with client.stream(
@@ -43,9 +43,12 @@ def ask(
             for line in answer.iter_lines():
                 if first is None and line.startswith("data: ") and '"content"' in line:
                     first = time.perf_counter() - began
+                failed = failed or line.startswith('data: {"error"')  # vLLM sends [DONE] after it all the same
                 finished = finished or line == "data: [DONE]"
     except httpx.HTTPError as error:
         return Sample(version, False, first, f"{type(error).__name__}: {error}")
+    if failed:
+        return Sample(version, False, first, "the engine failed in the middle of the stream")
     return Sample(version, finished, first, "" if finished else "the stream ended early")
 
 

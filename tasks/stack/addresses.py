@@ -68,7 +68,7 @@ def addresses(settings: Settings) -> Addresses:
         prefect_api=(settings.prefect_api_url or f"{local('prefect')}/api").rstrip("/"),
         vllm=(settings.vllm_url or local("vllm")).rstrip("/"),
         gateway=(settings.gateway_url or local("envoy")).rstrip("/"),
-        gateway_admin=local("envoy-admin") if not settings.gateway_url else settings.gateway_url,
+        gateway_admin=(settings.gateway_admin_url or local("envoy-admin")).rstrip("/"),
     )
 
 

@@ -75,7 +75,7 @@ def up(settings: Settings, say: Say, engine: Engine | None = None) -> Addresses:
         ports = assign(settings.state, PORTS, in_use=in_use)
         where = addresses(settings)
         export_client_settings(where)
-        (settings.state / "adapters").mkdir(exist_ok=True)
+        (settings.adapters).mkdir(parents=True, exist_ok=True)
         gateway_of(settings, where, engine).install(ports["envoy"], ports["envoy-admin"])
         parts = local_parts(settings, ports, where, engine)
         if settings.postgres_dsn is None:
@@ -94,8 +94,9 @@ def _chosen_engine(settings: Settings, asked: Engine | None) -> Engine:
             f"the engine serves {current.served_name} with released models behind the gateway; the release needs {asked.served_name}. "
             "Use another state folder (LIFTLOCK_STATE) for another base model"
         )
-    write_engine(settings.state, asked)
-    return asked
+    engine = current.widened(asked) if current and current.model == asked.model else asked
+    write_engine(settings.state, engine)
+    return engine
 
 
 @contextmanager

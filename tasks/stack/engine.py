@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+LIMITS = ("max_model_len", "max_num_seqs", "max_loras", "max_lora_rank")
 
 
 class EngineBusy(Exception):
@@ -27,9 +29,11 @@ class Engine:
 
     def covers(self, asked: Engine) -> bool:
         """Whether a release that asks for `asked` can be served without a restart."""
-        return self.model == asked.model and all(
-            getattr(self, flag) >= getattr(asked, flag) for flag in ("max_model_len", "max_loras", "max_lora_rank")
-        )
+        return self == self.widened(asked) and self.model == asked.model
+
+    def widened(self, asked: Engine) -> Engine:
+        """This engine with every limit at least as high as asked."""
+        return replace(self, **{flag: max(getattr(self, flag), getattr(asked, flag)) for flag in LIMITS})
 
 
 def engine_file(state: Path) -> Path:

@@ -124,7 +124,7 @@ def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
         **QUIET,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # the resolver needs it; the gateway lets no client reach the loading endpoints
         "VLLM_PLUGINS": "lora_filesystem_resolver",
-        "VLLM_LORA_RESOLVER_CACHE_DIR": str(settings.state / "adapters"),
+        "VLLM_LORA_RESOLVER_CACHE_DIR": str(settings.adapters),
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "OMP_WAIT_POLICY": "passive",

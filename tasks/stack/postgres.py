@@ -54,10 +54,17 @@ def _initdb(binaries: Path, data: Path, password: str) -> None:
         secret.flush()
         if entry:
             os.chown(secret.name, entry.pw_uid, entry.pw_gid)
+        options = ["-U", POSTGRES_USER, "--auth=scram-sha-256", f"--pwfile={secret.name}", "-E", "UTF8", "--locale=C"]
         done = subprocess.run(
-            [binaries / "initdb", "-D", data, "-U", POSTGRES_USER, "--auth=scram-sha-256", f"--pwfile={secret.name}", "-E", "UTF8", "--locale=C", "--no-sync"],
-            capture_output=True, text=True, check=False, user=user, group=entry and entry.pw_gid, cwd="/", env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
-        )  # fmt: skip
+            [binaries / "initdb", "-D", data, *options, "--no-sync"],
+            capture_output=True,
+            text=True,
+            check=False,
+            user=user,
+            group=entry and entry.pw_gid,
+            cwd="/",
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+        )
     if done.returncode != 0:
         raise PostgresFailed(f"initdb failed: {(done.stderr or done.stdout).strip()[-400:]}")
 

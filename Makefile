@@ -1,0 +1,51 @@
+# Every command of the docs. `make help` lists them.
+PYTHON ?= python3
+SPEC ?= evals/ticket_router/release.yaml
+RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
+.DEFAULT_GOAL := help
+
+.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+setup: ## Install everything into .venv and .toolchain (idempotent)
+	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) is not on the PATH; install Python 3.11 or newer" >&2; exit 2; }
+	@$(PYTHON) -m tasks.setup
+
+release: setup ## Dataset to champion: train, evaluate, gate, pack, canary, serve
+	@$(RUN) -m flows.cli release $(SPEC)
+
+test: setup ## Lint, types, import contracts and all tests
+	@$(MAKE) --no-print-directory lint
+	@$(RUN) -m pytest
+
+lint: ## ruff, mypy and the import contracts
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check -q .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache > .import-linter.log || { cat .import-linter.log; exit 1; }
+
+format: ## Format the code
+	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format -q .
+
+up: setup ## Start the local stack
+	@$(RUN) -m flows.cli up
+
+down: ## Stop the local stack
+	@$(RUN) -m flows.cli down
+
+status: ## Show the local stack
+	@$(RUN) -m flows.cli status
+
+schema: ## Write the JSON Schema of release.yaml for editors
+	@$(RUN) -m flows.cli schema > evals/release.schema.json
+
+bench-release: setup ## Time of a release: installed, and with nothing changed; share of each stage
+	@$(RUN) tests/bench/bench_release.py
+
+bench-overhead: setup ## What orchestration costs a stage
+	@$(RUN) tests/bench/bench_overhead.py
+
+clean: down ## Stop the stack and remove its state (models and environments stay)
+	@rm -rf .liftlock
