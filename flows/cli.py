@@ -177,8 +177,8 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and a code
         shown = error.format_message() if hasattr(error, "format_message") else str(error)
-        if shown:  # nothing after the bare command, which has printed its help
-            errors.print(f"liftlock: {shown}")
+        if type(error).__name__ != "NoArgsIsHelpError":  # the bare command has printed its help
+            errors.print(f"liftlock: {shown or type(error).__name__}")
         sys.exit(code_of(error))
 
 

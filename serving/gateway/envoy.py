@@ -39,8 +39,8 @@ class Split:
     weight: int = 0
 
     def __post_init__(self) -> None:
-        for name in filter(None, (self.model, self.stable, self.candidate)):
-            if not NAME.fullmatch(name):
+        for name in (self.model, self.stable, self.candidate):
+            if name is not None and not NAME.fullmatch(name):
                 raise ValueError(f"model name {name!r}: only letters, digits, dots, dashes, slashes and underscores")
         if not 0 <= self.weight <= 100 or (self.weight and self.candidate is None):
             raise ValueError(f"split of {self.model}: weight {self.weight} needs a candidate and 0 to 100 percent")

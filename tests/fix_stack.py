@@ -1,0 +1,117 @@
+"""The whole product on a state folder of its own: the commands as a user runs them, and the local stack they start.
+
+`stack` lasts for the session; it is started by the first test that asks for it and taken down at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITE = ROOT / "evals" / "ticket_router"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A state folder and the commands on it."""
+
+    state: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {
+            key: value for key, value in os.environ.items() if not key.startswith(("LIFTLOCK_", "PREFECT_", "MLFLOW_"))
+        }
+        return {**kept, "LIFTLOCK_STATE": str(self.state), "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+
+    @property
+    def argv(self) -> list[str]:
+        return [str(ROOT / ".venv" / "bin" / "python"), "-m", "flows.cli"]
+
+    def run(self, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        """`liftlock ARGUMENTS`."""
+        return subprocess.run(
+            [*self.argv, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=self.environment,
+            timeout=timeout,
+            check=False,
+        )
+
+    def make(self, *targets: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        environment = {
+            key: value for key, value in self.environment.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+        }
+        return subprocess.run(
+            ["make", *targets], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=timeout, check=False
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """`liftlock ARGUMENTS` in the background, in a process group of its own."""
+        return subprocess.Popen(
+            [*self.argv, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            env=self.environment,
+            start_new_session=True,
+        )
+
+    def ports(self) -> dict[str, int]:
+        return dict(json.loads((self.state / "ports.json").read_text()))
+
+    @property
+    def gateway(self) -> str:
+        return f"http://127.0.0.1:{self.ports()['envoy']}"
+
+    def last_run(self) -> dict[str, Any]:
+        newest = max((self.state / "runs").glob("*/run.json"), key=lambda file: file.stat().st_mtime)
+        return dict(json.loads(newest.read_text()))
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    if not (ROOT / ".toolchain" / "stamps" / "vLLM").exists():
+        pytest.skip("make setup has not run")
+    folder = Path(tempfile.mkdtemp(prefix="liftlock-test-"))
+    folder.chmod(0o755)
+    made = Stack(folder / "state")
+    yield made
+    made.run("down", timeout=120)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def quick_spec(folder: Path, name: str, *, seed: int = 0, items: int = 64) -> Path:
+    """A release of a minute: little training, few test items, no cases, and gates that such a model can pass."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = (SUITE / "data" / "test.jsonl").read_text().splitlines()[:items]
+    (folder / "test.jsonl").write_text("\n".join(lines) + "\n")
+    spec = folder / "release.yaml"
+    spec.write_text(
+        f"""
+name: {name}
+base_model: SmolLM2-135M-Instruct
+dataset:
+  train: {SUITE}/data/train.jsonl
+  test: test.jsonl
+  answer: team
+  slices: [team]
+training: {{r: 8, first_layer: 15, learning_rate: 0.003, num_train_epochs: 0.2, per_device_train_batch_size: 8, seed: {seed}}}
+gate: {{task: {SUITE}/ticket_router.yaml, prompt: {SUITE}/prompt.yaml, margin: 0.5, min_items: {items}}}
+delivery: {{steps: [50, 100], min_requests: 4, max_first_token_ratio: 20, warmup_requests: 2}}
+"""
+    )
+    return spec

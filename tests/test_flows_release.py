@@ -1,0 +1,305 @@
+"""The whole path with every part real: released, refused, resumed after kills, by the worker, and asked by clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import openai
+import psutil
+import pytest
+
+from tests.fix_stack import ROOT, SUITE, Stack, quick_spec
+
+pytestmark = pytest.mark.slow
+STAGES = ["prepare", "train", "evaluate", "judge", "register", "preflight", "build_and_push", "roll_out", "sample"]
+PROMPT = [
+    {"role": "system", "content": "Name the team."},
+    {"role": "user", "content": "The parcel has sat in the depot for nine days."},
+]
+
+
+@pytest.fixture(scope="session")
+def champion(stack: Stack) -> dict[str, Any]:
+    """The README's command, once for all tests of this file."""
+    done = stack.make("release")
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return {**stack.last_run(), "stdout": done.stdout, "stderr": done.stderr}
+
+
+def client_of(stack: Stack) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"http://127.0.0.1:{stack.ports()['mlflow']}")
+
+
+def test_make_release_reaches_champion(stack: Stack, champion: dict[str, Any]) -> None:
+    assert champion["verdict"] == "champion"
+    assert [stage["name"] for stage in champion["stages"]] == STAGES
+    assert not any(stage["cached"] for stage in champion["stages"])
+    assert champion["model"]["aliases"] == ["candidate", "champion", "staging"]
+    assert Path(champion["report"]).stat().st_size > 20_000
+    assert "is champion" in champion["stdout"]
+
+
+def test_the_adapter_is_good_enough_and_better_than_the_base(stack: Stack, champion: dict[str, Any]) -> None:
+    tags = client_of(stack).get_model_version("ticket-router", champion["model"]["version"]).tags
+    assert float(tags["liftlock.score"]) >= 0.85
+    low = float(tags["liftlock.difference"].split("[")[1].split(",")[0])
+    assert low > 0
+    assert tags["liftlock.baseline_version"] == "base"
+
+
+def test_the_evidence_names_the_bytes(stack: Stack, champion: dict[str, Any]) -> None:
+    """The tags' digests are those of the files, computed here from the files."""
+    import hashlib
+
+    version = client_of(stack).get_model_version("ticket-router", champion["model"]["version"])
+    reference = version.tags["liftlock.modelcar"]
+    manifest = stack.state / "modelcars" / "blobs" / "sha256" / reference.rpartition(":")[2]
+    assert hashlib.sha256(manifest.read_bytes()).hexdigest() == manifest.name
+    placed = stack.state / "adapters" / version.tags["liftlock.engine_model"]
+    digest = hashlib.sha256()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        digest.update((placed / name).read_bytes())
+    assert digest.hexdigest() == version.tags["liftlock.adapter_sha256"]
+
+
+def test_the_openai_client_gets_the_champion_by_the_models_name(stack: Stack, champion: dict[str, Any]) -> None:
+    client = openai.OpenAI(base_url=f"{stack.gateway}/v1", api_key="none")
+    answer = client.chat.completions.create(model="ticket-router", messages=PROMPT, max_tokens=8, temperature=0)  # type: ignore[arg-type]
+    assert answer.choices[0].message.content == "shipping"
+    stream = client.chat.completions.create(
+        model="ticket-router", messages=PROMPT, max_tokens=8, temperature=0, stream=True
+    )  # type: ignore[arg-type]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices) == "shipping"
+    assert "ticket-router" in [model.id for model in client.models.list()]
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="nobody", messages=PROMPT)  # type: ignore[arg-type]
+
+
+def test_curl_gets_the_champion(stack: Stack, champion: dict[str, Any]) -> None:
+    body = json.dumps({"model": "ticket-router", "messages": PROMPT, "max_tokens": 8, "temperature": 0})
+    done = subprocess.run(
+        [
+            "curl",
+            "-sS",
+            "-D-",
+            f"{stack.gateway}/v1/chat/completions",
+            "-H",
+            "content-type: application/json",
+            "-d",
+            body,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "x-liftlock-version: ticket-router-" in done.stdout
+    assert '"content":"shipping"' in done.stdout
+
+
+def test_status_shows_every_part_ready(stack: Stack, champion: dict[str, Any]) -> None:
+    done = stack.run("status", "--json")
+    assert done.returncode == 0, done.stdout
+    assert {row["part"]: row["health"] for row in json.loads(done.stdout)} == dict.fromkeys(
+        ("postgres", "mlflow", "prefect", "worker", "vllm", "envoy"), "ready"
+    )
+
+
+def test_all_parts_listen_on_loopback_only(stack: Stack, champion: dict[str, Any]) -> None:
+    ports = set(stack.ports().values())
+    open_to = {
+        one.laddr.ip
+        for one in psutil.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and one.laddr.port in ports
+    }
+    assert open_to == {"127.0.0.1"}
+
+
+def test_with_nothing_changed_every_stage_comes_from_the_cache(stack: Stack, champion: dict[str, Any]) -> None:
+    done = stack.run("release", str(SUITE / "release.yaml"), "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert {"run_id", "verdict", "exit_code", "stages", "model", "champion", "report"} <= set(document)
+    assert {stage["name"]: stage["cached"] for stage in document["stages"]} == {
+        name: name != "prepare" for name in STAGES
+    }
+    assert document["champion"] == champion["champion"]
+    assert done.stderr.count("from the cache") == len(STAGES) - 1
+
+
+def test_the_mislabelled_release_is_refused_and_the_champion_stays(stack: Stack, champion: dict[str, Any]) -> None:
+    done = stack.run("release", "evals/ticket_router/release-mislabelled.yaml", "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["exit_code"], document["verdict"]) == (3, 3, "rejected")
+    assert [stage["name"] for stage in document["stages"]] == STAGES[:4]
+    assert any("exact_match" in reason and "rejected" in reason for reason in document["reasons"])
+    assert document["champion"] == champion["champion"]
+    assert (
+        client_of(stack).get_model_version_by_alias("ticket-router", "champion").version
+        == champion["champion"]["version"]
+    )
+    assert "rejected" in Path(document["report"]).read_text()
+
+
+class Caller(threading.Thread):
+    """A client that asks for one model by name again and again."""
+
+    def __init__(self, url: str, model: str) -> None:
+        super().__init__(daemon=True)
+        self.url, self.model, self.failed, self.answered, self.ended = url, model, [], 0, threading.Event()
+
+    def run(self) -> None:
+        with httpx.Client(timeout=60) as client:
+            while not self.ended.is_set():
+                body = {"model": self.model, "messages": PROMPT, "max_tokens": 4, "temperature": 0}
+                answer = client.post(f"{self.url}/v1/chat/completions", json=body)
+                self.answered += 1
+                if answer.status_code != 200:
+                    self.failed.append(answer.text)
+                time.sleep(0.1)
+
+
+def test_a_client_sees_no_failed_request_while_a_new_version_takes_over(
+    stack: Stack, champion: dict[str, Any], tmp_path: Path
+) -> None:
+    assert stack.run("release", str(quick_spec(tmp_path / "a", "quick"))).returncode == 0
+    first = stack.last_run()["champion"]
+    caller = Caller(stack.gateway, "quick")
+    caller.start()
+    done = stack.run("release", str(quick_spec(tmp_path / "b", "quick", seed=1)))
+    caller.ended.set()
+    caller.join(60)
+    second = stack.last_run()["champion"]
+    assert done.returncode == 0, done.stderr
+    assert second["version"] != first["version"]
+    assert (caller.failed, caller.answered > 20) == ([], True)
+
+
+def pid_of(stack: Stack, command: str) -> int:
+    """The supervised process of this stack whose command line holds `command`."""
+    ports = {str(port) for port in stack.ports().values()}
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if command in line and (
+            str(stack.state) in line
+            or any(port in line.split() for port in ports)
+            or str(stack.state) in str((process.info["environ"] or {}).get("LIFTLOCK_STATE"))
+        ):
+            return int(process.pid)
+    raise AssertionError(f"no process {command}")
+
+
+def wait_for_stage(stack: Stack, name: str, before: set[Path], timeout: float = 300) -> None:
+    """Until a new run has finished the stage."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        for file in set((stack.state / "runs").glob("*/run.json")) - before:
+            if name in [stage["name"] for stage in json.loads(file.read_text())["stages"]]:
+                return
+        time.sleep(0.2)
+    raise AssertionError(f"the stage {name} did not come")
+
+
+def test_killed_in_the_middle_with_its_servers_it_goes_on_and_does_nothing_twice(
+    stack: Stack, champion: dict[str, Any], tmp_path: Path
+) -> None:
+    spec = quick_spec(tmp_path, "killed", seed=2)
+    before = set((stack.state / "runs").glob("*/run.json"))
+    release = stack.start("release", str(spec))
+    wait_for_stage(stack, "train", before)
+    os.killpg(release.pid, signal.SIGKILL)
+    release.wait()
+    for command in ("vllm serve", "envoy --config-path", "mlflow server", "prefect worker"):
+        os.kill(pid_of(stack, command), signal.SIGKILL)
+    interrupted = next(iter(set((stack.state / "runs").glob("*/run.json")) - before)).parent.name
+    done = stack.run("release", str(spec), "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["run_id"] == interrupted
+    assert {stage["name"]: stage["cached"] for stage in document["stages"]}["train"]
+    assert len(client_of(stack).search_model_versions("name = 'killed'")) == 1
+    assert len(client_of(stack).search_runs([client_of(stack).get_experiment_by_name("killed").experiment_id])) == 1
+    answer = httpx.post(
+        f"{stack.gateway}/v1/chat/completions",
+        json={"model": "ticket-router", "messages": PROMPT, "max_tokens": 8, "temperature": 0},
+        timeout=60,
+    )
+    assert answer.json()["choices"][0]["message"]["content"] == "shipping"
+
+
+def test_the_worker_runs_the_same_flow_as_a_deployment(stack: Stack, champion: dict[str, Any]) -> None:
+    environment = {
+        **stack.environment,
+        "PREFECT_API_URL": f"http://127.0.0.1:{stack.ports()['prefect']}/api",
+        "PREFECT_HOME": str(stack.state / "prefect"),
+    }
+    argv = [
+        str(ROOT / ".venv" / "bin" / "prefect"),
+        "deployment",
+        "run",
+        "release/local",
+        "-p",
+        f"spec_file={SUITE / 'release.yaml'}",
+        "--watch",
+        "--watch-timeout",
+        "180",
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=240, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    document = stack.last_run()
+    assert (document["verdict"], document["champion"]) == ("champion", champion["champion"])
+    assert all(stage["cached"] for stage in document["stages"] if stage["name"] != "prepare")
+
+
+def test_two_releases_of_one_model_at_once_are_refused(stack: Stack, champion: dict[str, Any], tmp_path: Path) -> None:
+    import psycopg
+
+    from tasks.settings import Settings
+    from tasks.stack.addresses import addresses
+
+    dsn = addresses(Settings(state=stack.state)).dsn("liftlock")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(hashtextextended('liftlock/ticket-router', 1))")
+        done = stack.run("release", str(SUITE / "release.yaml"))
+    assert done.returncode == 2
+    assert "another release of ticket-router is under way" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_starting_spec_of_ones_own_runs(stack: Stack, champion: dict[str, Any], tmp_path: Path) -> None:
+    assert stack.run("init", str(tmp_path / "my-model")).returncode == 0
+    done = stack.run("release", str(tmp_path / "my-model" / "release.yaml"), "--json")
+    document = json.loads(done.stdout)
+    assert document["verdict"] in ("champion", "rejected", "inconclusive")
+    assert done.returncode == document["exit_code"] in (0, 3, 4)
+
+
+def test_down_leaves_nothing_running_and_up_serves_the_champion_again(stack: Stack, champion: dict[str, Any]) -> None:
+    def mine() -> list[str]:
+        return [
+            " ".join(one.info["cmdline"] or ())
+            for one in psutil.process_iter(["cmdline"])
+            if str(stack.state) in " ".join(one.info["cmdline"] or ())
+        ]
+
+    assert mine()
+    assert stack.run("down").returncode == 0
+    assert mine() == []
+    ports = stack.ports()
+    up = stack.run("up")
+    assert up.returncode == 0, up.stderr
+    assert stack.ports() == ports
+    answer = httpx.post(
+        f"{stack.gateway}/v1/chat/completions",
+        json={"model": "ticket-router", "messages": PROMPT, "max_tokens": 8, "temperature": 0},
+        timeout=60,
+    )
+    assert answer.json()["choices"][0]["message"]["content"] == "shipping"
