@@ -9,8 +9,11 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from string import Template
 
 from tasks.spec import NAME
+
+RESERVED = ("release", "prompt")  # their suite file would be release.yaml or prompt.yaml
 
 PRAISE = {
     "train": (
@@ -60,3 +63,183 @@ COMPLAINT = {
         "I was sick all night because of the mussels.",
     ),
 }
+
+RELEASE = """\
+# What one release of $name is. Paths are relative to this file; `liftlock schema` prints every key with its bounds.
+name: "$name" # of the model: in MLflow, in the modelcar, and for clients of the gateway
+base_model: SmolLM2-135M-Instruct # the small model that set-up brings, a folder, or a Hugging Face id
+
+dataset: # JSON Lines: one item a line, with an id and the fields that prompt.yaml and $suite.yaml name
+  train: data/train.jsonl # what the adapter learns from
+  test: data/test.jsonl # what the gate scores; no training item may be among them
+  # replay: data/replay.jsonl # dialogs (id, user, answer) mixed into training, so that other skills are kept
+  answer: label # the field that holds the right answer
+  slices: [label] # fields that the report breaks the score down by
+
+training: # LoRA; the names are those of peft and transformers
+  r: 8 # rank of the adapter
+  lora_alpha: 16 # updates are multiplied by lora_alpha / r
+  target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj] # what gets an adapter
+  first_layer: 15 # layers below this one get none: cheaper; 0 trains all 30 of SmolLM2-135M
+  learning_rate: 1.0e-3 # highest; it falls to 0 by the end
+  num_train_epochs: 8 # 24 items need many rounds; 1 to 3 do for a thousand
+  per_device_train_batch_size: 4 # items a step
+  warmup_steps: 2 # steps in which the learning rate rises
+  max_length: 512 # tokens of prompt and answer; a longer item is refused, not cut
+  seed: 0 # same seed and same data give the same adapter
+  timeout_seconds: 3600 # training is stopped after this long
+
+gate: # what the adapter must show before it may serve, item by item against the baseline
+  baseline: champion # or base; without a champion it is the base model, and the adapter must be better than it
+  task: $suite.yaml # how lm-eval asks and scores
+  prompt: prompt.yaml # the text around an item: in training, evaluation and serving
+  # cases: promptfoo.yaml # promptfoo cases that a score does not show: odd input, refusals, injection
+  metric: exact_match,none # metric and filter of $suite.yaml
+  rule: non_inferior # against a champion: not worse by more than margin; or superior
+  margin: 0.3 # 12 items cannot show less; with 300 items use 0.05
+  alpha: 0.05 # bound on the rate of false promotions
+  floor: 0.0 # lowest score of the adapter; set what your users need
+  min_items: 12 # fewer test items than this are inconclusive; use 300
+  min_case_pass_rate: 0.0 # share of the promptfoo cases that must pass
+  max_newly_failing_cases: 0 # cases that the baseline passes and the adapter may fail
+
+serving: # vLLM's words; the preflight checks that it fits
+  gpu: nvidia-l4 # the card it must fit, by its name in serving/fit/gpus.yaml
+  max_model_len: 2048 # tokens of a request and its answer
+  gpu_memory_utilization: 0.92 # share of the card's memory that vLLM may take
+  max_num_seqs: 64 # requests at a time
+  max_loras: 4 # adapters at a time
+  max_lora_rank: 16 # at least training.r
+
+delivery: # how the new version takes over the traffic
+  target: local # vLLM and Envoy on this machine
+  strategy: adapter # one engine, two adapters; the gateway splits by weight
+  steps: [10, 50, 100] # weight of the canary in percent; the last is 100
+  min_requests: 8 # requests the canary must have answered in each step
+  max_error_rate: 0.0 # highest share of failed canary requests
+  max_first_token_ratio: 4.0 # highest median time to the first token, against the stable version
+  warmup_requests: 4 # requests the new version must answer before it gets any weight
+
+# sample: # questions that the served model answers from documents at the end
+#   documents: [README.md] # Markdown or text files, or folders of them
+#   questions: [What is replaced first?] # asked of the model under its own name
+"""
+
+PROMPT = """\
+# The text around an item; lm-eval, promptfoo, training and serving all use this one. {{field}} stands for a field of the item.
+system: "Answer with one word: praise or complaint." # or null
+user: "{{text}}"
+"""
+
+TASK = """\
+# The lm-eval task. The prompt is in prompt.yaml and the data in release.yaml; a task with a prompt of its own is refused.
+task: "$suite"
+test_split: test
+output_type: generate_until # the model writes, and what it writes is compared
+doc_to_target: "{{label}}" # the right answer
+num_fewshot: 0
+generation_kwargs:
+  until: ["\\n"] # where the answer ends
+  max_gen_toks: 8 # longer than any answer
+  do_sample: false
+  temperature: 0
+filter_list:
+  - name: none # gives the metric exact_match,none; only blanks around the answer are forgiven
+    filter:
+      - function: remove_whitespace
+      - function: take_first
+metric_list:
+  - metric: exact_match
+    aggregation: mean
+    higher_is_better: true
+metadata:
+  version: 1.0 # raise it when the task changes: scores of two versions are not compared
+  slices: [label] # fields that the report breaks the score down by, as in release.yaml
+"""
+
+README = """\
+# $name
+
+A starting point for your own model: guests' comments on a small café, each praise or complaint. It runs as it is:
+
+    liftlock release $folder/release.yaml
+
+Replace, in this order:
+
+1. `data/train.jsonl` and `data/test.jsonl`: your items, one JSON object a line, with an `id` of its own, the fields that
+   you ask about and the field with the right answer. Write test items apart from training items: one that stands in both
+   is refused. The 24 and 12 here only show the form; an adapter wants hundreds, and a gate that can tell 0.05 wants 300.
+2. `prompt.yaml`: what you ask, with your fields as `{{field}}`.
+3. `$suite.yaml`: `doc_to_target`, and `max_gen_toks` if your answers are longer.
+4. `release.yaml`: `answer` and `slices` of the dataset, then `margin`, `floor` and `min_items` of the gate.
+   The sample's figures suit 12 items: they refuse only an adapter that is clearly bad.
+5. Cases that a score does not show (odd input, refusals, injection): a promptfoo file, named under `gate.cases`.
+   `evals/ticket_router` in Liftlock's checkout is a complete suite to look at.
+"""
+
+
+class FolderTaken(Exception):
+    """The folder cannot be filled: it is not empty, a file, or cannot be written."""
+
+
+class NameRefused(Exception):
+    """No model can be called after the folder."""
+
+
+def scaffold(folder: Path) -> tuple[Path, ...]:
+    """Fill a new or empty folder; returns the files, release.yaml first. A new folder appears whole or not at all.
+
+    The model is called after the folder. Raises FolderTaken, NameRefused.
+    """
+    files = _files(_name(folder), folder)
+    try:
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            observed = "a file" if folder.is_file() else "not empty"
+            raise FolderTaken(f"{folder} is {observed}; give a new or empty folder")
+        _write(folder, files)
+    except OSError as error:
+        raise FolderTaken(f"{folder} cannot be made: {error.strerror}; give another folder") from None
+    return tuple(folder / file for file in files)
+
+
+def _name(folder: Path) -> str:
+    """The folder's name in lower case, with dashes for blanks, dots and underscores."""
+    name = re.sub(r"[\s._-]+", "-", folder.resolve().name.lower()).strip("-")
+    if not re.fullmatch(NAME, name) or name in RESERVED:
+        raise NameRefused(
+            f"{folder} would call the model {name!r}; a name has 2 to 40 of a-z, 0-9 and -, begins with a letter "
+            f"and is not {' or '.join(RESERVED)}. Give a folder with such a name"
+        )
+    return name
+
+
+def _files(name: str, folder: Path) -> dict[str, str]:
+    suite = name.replace("-", "_")
+    texts = {"release.yaml": RELEASE, "prompt.yaml": PROMPT, f"{suite}.yaml": TASK, "README.md": README}
+    filled = {file: Template(text).substitute(name=name, suite=suite, folder=folder) for file, text in texts.items()}
+    return {**filled, **{f"data/{split}.jsonl": _items(split) for split in ("train", "test")}}
+
+
+def _items(split: str) -> str:
+    """The two labels by turns, so that no batch sees only one."""
+    pairs = zip(PRAISE[split], COMPLAINT[split], strict=True)
+    labelled = [(text, label) for pair in pairs for text, label in zip(pair, ("praise", "complaint"), strict=True)]
+    items = ({"id": f"{split}-{i:02}", "text": text, "label": label} for i, (text, label) in enumerate(labelled, 1))
+    return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    is_new = not folder.is_dir()
+    beside = folder.absolute().parent if is_new else folder
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".liftlock-init-") as temporary:
+        made = Path(temporary) / "made"
+        for file, text in files.items():
+            (made / file).parent.mkdir(parents=True, exist_ok=True)
+            (made / file).write_text(text, encoding="utf-8")
+        if is_new:
+            made.rename(folder)
+            return
+        # Somebody's shell may stand in it, so the folder stays and is filled; what makes it a release comes last.
+        for part in sorted(made.iterdir(), key=lambda part: part.name == "release.yaml"):
+            part.rename(folder / part.name)

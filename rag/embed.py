@@ -91,7 +91,9 @@ class LocalEmbedder:
     @cached_property
     def _model(self) -> "SentenceTransformer":
         from sentence_transformers import SentenceTransformer  # seconds to import, so not before it is needed
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # its bar ignores whether there is a terminal
         return SentenceTransformer(
             str(self._folder), device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True}
         )

@@ -34,17 +34,26 @@ def run_child(
     to read from the events.
     """
     refused = False
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(
+    expired = threading.Event()
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
             list(argv),
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # a library's chatter may be anything
             cwd=cwd,
             env={**os.environ, **env},
             start_new_session=True,
-        )
-        timer = threading.Timer(timeout, _kill, [child])
+        ) as child,
+    ):
+
+        def expire() -> None:
+            expired.set()
+            _kill(child)
+
+        timer = threading.Timer(timeout, expire)
         timer.start()
         try:
             for line in child.stdout or ():
@@ -54,10 +63,9 @@ def run_child(
                     on_event(event)
             code = child.wait()
         finally:
-            expired = not timer.is_alive()
             timer.cancel()
             _kill(child)
-        if expired:
+        if expired.is_set():
             raise ChildFailed(
                 f"{what} took more than {timeout:.0f} s and was stopped; raise its timeout in the spec or make it smaller"
             )

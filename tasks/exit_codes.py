@@ -5,7 +5,7 @@ from __future__ import annotations
 BAD_INPUT = {
     "UsageError", "BadParameter", "NoSuchOption", "MissingParameter", "BadInput", "SpecInvalid", "DatasetRefused", "BaseModelRefused",
     "TrainingRefused", "SuiteInvalid", "PromptInvalid", "CorpusError", "UnknownGpu", "FlagsRefused", "ConfigInvalid", "HeaderInvalid",
-    "EngineBusy", "ReleaseUnderWay", "FolderTaken", "ModelRefused", "AdapterRefused", "StackDown", "FingerprintMismatch",
+    "EngineBusy", "ReleaseUnderWay", "FolderTaken", "NameRefused", "ModelRefused", "AdapterRefused", "StackDown", "FingerprintMismatch",
 }  # fmt: skip
 NO = {"GateRefused", "RolloutUndone", "DoesNotFit", "UnsupportedModel", "DigestMismatch", "AliasMoved"}
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import mlflow
 import psycopg
@@ -54,11 +54,12 @@ def move_alias(
 ) -> None:
     """Point `alias` at `version` if it still points at `expected` (None: nowhere). Idempotent.
 
-    Raises AliasMoved, psycopg.OperationalError (the lock's connection is lost: nothing is said to be done).
+    Raises AliasMoved, ValueError (another alias), psycopg.OperationalError (the lock's connection is lost: nothing is said to be done).
     """
+    if alias not in get_args(Alias):
+        raise ValueError(f"alias {alias!r} of {model} is not kept here; use one of {', '.join(get_args(Alias))}")
     client = mlflow.MlflowClient()
-    with psycopg.connect(dsn) as connection:
-        connection.execute(SCHEMA.read_text())
+    with _open(dsn) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"liftlock/{model}"])
         now = alias_version(client, model, alias)
         if now != version:
@@ -68,8 +69,19 @@ def move_alias(
                     "Look at it, then run the release again"
                 )
             client.set_registered_model_alias(model, alias, version)
-        if _last(connection, model, alias) != version:
-            _append(connection, Move(model, alias, expected, version, getpass.getuser(), reason, evidence))
+        last = _last(connection, model, alias)
+        if last != version:
+            before = now if now != version else last  # already in place: only the ledger knows where it came from
+            _append(connection, Move(model, alias, before, version, getpass.getuser(), reason, evidence))
+
+
+def _open(dsn: str) -> psycopg.Connection[Any]:
+    """A connection to a database that has the ledger. The lock is for two first users at once: one's CREATE would fail."""
+    connection = psycopg.connect(dsn)
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('liftlock ledger', 0))")
+        connection.execute(SCHEMA.read_text())
+    return connection
 
 
 def _last(connection: psycopg.Connection[Any], model: str, alias: str) -> str | None:
@@ -96,8 +108,7 @@ def _append(connection: psycopg.Connection[Any], move: Move) -> None:
 
 def moves(dsn: str, model: str) -> list[Move]:
     """The model's lines, oldest first."""
-    with psycopg.connect(dsn) as connection:
-        connection.execute(SCHEMA.read_text())
+    with _open(dsn) as connection:
         rows = connection.execute(
             "SELECT model, alias, from_version, to_version, actor, reason, evidence FROM ledger WHERE model = %s ORDER BY id",
             [model],

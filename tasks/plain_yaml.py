@@ -47,8 +47,7 @@ def read_plain(text: str) -> Plain:
     try:
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise YamlInvalid(mark.line + 1 if mark else 1, f"not valid YAML: {error.problem}") from None
+        raise _broken(error) from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise YamlInvalid(line, f"the control character U+{error.character:04X} cannot stand in YAML") from None
@@ -56,6 +55,12 @@ def read_plain(text: str) -> Plain:
         raise YamlInvalid(1, "nested too deeply") from None
     lines: dict[Where, int] = {}
     return Plain(None if root is None else _value(root, (), lines, set()), lines)
+
+
+def _broken(error: MarkedYAMLError) -> YamlInvalid:
+    mark, began = error.problem_mark, error.context_mark
+    since = f", {error.context} in line {began.line + 1}" if mark and began and began.line < mark.line else ""
+    return YamlInvalid(mark.line + 1 if mark else 1, f"not valid YAML: {error.problem}{since}")
 
 
 def _value(node: Node, where: Where, lines: dict[Where, int], seen: set[int]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rag.embed import LocalEmbedder
 from rag.store import index, migrate
 from tasks.artifacts import Rollout, Sample, SampleAnswer
 from tasks.run import current_run
-from tasks.settings import ROOT, get_settings
+from tasks.settings import get_settings
 from tasks.setup import EMBEDDING_MODEL
 from tasks.spec import Release, SampleSpec
 from tasks.stack.addresses import addresses
@@ -36,10 +37,15 @@ def embedder() -> LocalEmbedder:
 def index_documents(paths: tuple[Path, ...], dsn: str) -> int:
     """The index holds exactly these documents afterwards; returns the number of chunks."""
     model = embedder()
-    chunks = {document.source: chunk_markdown(document, model.count_tokens) for document in read_documents(paths, ROOT)}
+    chunks = {document.source: chunk_markdown(document, model.count_tokens) for document in read_documents(paths, _root(paths))}
     with psycopg.connect(dsn) as connection:
         migrate(connection, model)
         return index(connection, chunks, model.embed).chunks
+
+
+def _root(paths: tuple[Path, ...]) -> Path:
+    """The folder that sources are named from."""
+    return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
 
 
 def answer_questions(rollout: Rollout, spec: Release) -> Sample:

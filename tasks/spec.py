@@ -45,10 +45,10 @@ class TrainingSpec(Part):
     lora_alpha: int = Field(16, ge=1, le=1024, description="Scale: updates are multiplied by lora_alpha / r.")
     target_modules: tuple[str, ...] = Field(ALL_LINEAR, min_length=1, description="Modules that get an adapter.")
     first_layer: int = Field(0, ge=0, description="Layers below this one get no adapter (cheaper, often as good).")
-    learning_rate: float = Field(2e-4, gt=0, le=0.1)
-    num_train_epochs: float = Field(1.0, gt=0, le=100)
-    per_device_train_batch_size: int = Field(8, ge=1, le=512)
-    warmup_steps: int = Field(0, ge=0)
+    learning_rate: float = Field(2e-4, gt=0, le=0.1, description="Highest; it falls to 0 by the end.")
+    num_train_epochs: float = Field(1.0, gt=0, le=100, description="Rounds over the training items.")
+    per_device_train_batch_size: int = Field(8, ge=1, le=512, description="Items a step.")
+    warmup_steps: int = Field(0, ge=0, description="Steps in which the learning rate rises.")
     max_length: int = Field(512, ge=16, le=131072, description="Longer training texts are refused, not cut.")
     seed: int = Field(
         0,
@@ -56,7 +56,7 @@ class TrainingSpec(Part):
         le=2**32 - 1,
         description="The same seed and data give the same adapter, byte for byte, on one machine.",
     )
-    timeout_seconds: int = Field(3600, ge=30)
+    timeout_seconds: int = Field(3600, ge=30, description="Training is stopped after this long.")
 
 
 class GateSpec(Part):
@@ -93,11 +93,11 @@ class ServingSpec(Part):
     """How the model is served, in vLLM's words, and the GPU it must fit."""
 
     gpu: str = Field("nvidia-l4", description="Name in serving/fit/gpus.yaml.")
-    max_model_len: int = Field(2048, ge=16)
-    gpu_memory_utilization: float = Field(0.92, gt=0, le=1)
-    max_num_seqs: int = Field(64, ge=1, le=4096)
-    max_loras: int = Field(4, ge=1, le=256)
-    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
+    max_model_len: int = Field(2048, ge=16, description="Tokens of a request and its answer.")
+    gpu_memory_utilization: float = Field(0.92, gt=0, le=1, description="Share of the GPU that vLLM may take.")
+    max_num_seqs: int = Field(64, ge=1, le=4096, description="Requests at a time.")
+    max_loras: int = Field(4, ge=1, le=256, description="Adapters at a time.")
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = Field(16, description="At least training.r.")
 
     @field_validator("gpu")
     @classmethod
@@ -112,7 +112,7 @@ class ServingSpec(Part):
 class DeliverySpec(Part):
     """How the new version takes over the traffic."""
 
-    target: Literal["local"] = "local"
+    target: Literal["local"] = Field("local", description="vLLM and Envoy on this machine.")
     strategy: Literal["adapter"] = Field(
         "adapter", description="One engine, two adapters; the gateway rewrites the model name by weight."
     )
@@ -140,7 +140,7 @@ class SampleSpec(Part):
     """The RAG sample that answers through the served model at the end of a release."""
 
     documents: tuple[Path, ...] = Field(min_length=1, description="Files or folders of Markdown and text.")
-    questions: tuple[str, ...] = Field(min_length=1, max_length=20)
+    questions: tuple[str, ...] = Field(min_length=1, max_length=20, description="Asked of the served model.")
 
 
 class Release(Part):
@@ -152,12 +152,12 @@ class Release(Part):
     base_model: str = Field(
         description="A folder under the models folder, a path, or a Hugging Face id with safetensors weights."
     )
-    dataset: DatasetSpec
-    training: TrainingSpec = TrainingSpec()
-    gate: GateSpec
-    serving: ServingSpec = ServingSpec()
-    delivery: DeliverySpec = DeliverySpec()
-    sample: SampleSpec | None = None
+    dataset: DatasetSpec = Field(description="The items that are learned from and scored.")
+    training: TrainingSpec = Field(TrainingSpec(), description="How the adapter is trained.")
+    gate: GateSpec = Field(description="What the adapter must show before it may serve.")
+    serving: ServingSpec = Field(ServingSpec(), description="How it is served, and the GPU it must fit.")
+    delivery: DeliverySpec = Field(DeliverySpec(), description="How it takes over the traffic.")
+    sample: SampleSpec | None = Field(None, description="Questions answered from documents at the end.")
 
     @model_validator(mode="after")
     def _rank_fits_the_engine(self) -> Release:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from typing import Any, Generic, Literal, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -56,7 +56,7 @@ class Stage(Generic[P, T]):
         began = time.monotonic()
         key = f"liftlock-{self.name}-{digest_of(*self.key(*args, **kwargs))}" if self.key else None
         state = self._attempt(key, run.fresh, args, kwargs)
-        if state.name == "Cached" and not self.intact(state.result()):
+        if state.name == "Cached" and not self._believes(state.result()):
             state = self._attempt(key, True, args, kwargs)
         if not state.is_completed():
             run.add(StageRecord(self.name, "failed", time.monotonic() - began, False, "", _first_line(state.message)))
@@ -71,6 +71,11 @@ class Stage(Generic[P, T]):
         )
         run.add(record)
         return value
+
+    def _believes(self, value: T) -> bool:
+        """Whether a cached value is of the class that the function returns (it was renamed since, otherwise) and intact."""
+        returned = get_type_hints(self.function).get("return")
+        return (not isinstance(returned, type) or isinstance(value, returned)) and self.intact(value)
 
     def _attempt(self, key: str | None, refresh: bool, args: Any, kwargs: Any) -> State[T]:
         def body() -> T:

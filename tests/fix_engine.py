@@ -64,6 +64,7 @@ class FakeEngine:
             self.asked.clear()
             self.paths.clear()
             self.requests.clear()
+            self.unloaded.clear()
 
     def count(self, asked: Asked) -> int:
         """Keeps the request; its ordinal number among those of its model, from 1."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -107,3 +108,13 @@ def envoy(envoy_process: Envoy, engine: FakeEngine) -> Envoy:
 def model() -> str:
     """A public model name that no other test uses."""
     return f"tickets-{uuid.uuid4().hex[:8]}"
+
+
+def assert_openai_error(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The error of an answer that has OpenAI's shape."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    return dict(error)

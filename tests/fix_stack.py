@@ -94,6 +94,14 @@ def stack() -> Iterator[Stack]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def champion(stack: Stack) -> dict[str, Any]:
+    """The README's command, once for all tests of this file."""
+    done = stack.make("release")
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return {**stack.last_run(), "stdout": done.stdout, "stderr": done.stderr}
+
+
 def quick_spec(folder: Path, name: str, *, seed: int = 0, items: int = 64) -> Path:
     """A release of a minute: little training, few test items, no cases, and gates that such a model can pass."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -27,14 +27,6 @@ PROMPT = [
 ]
 
 
-@pytest.fixture(scope="session")
-def champion(stack: Stack) -> dict[str, Any]:
-    """The README's command, once for all tests of this file."""
-    done = stack.make("release")
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return {**stack.last_run(), "stdout": done.stdout, "stderr": done.stderr}
-
-
 def client_of(stack: Stack) -> mlflow.MlflowClient:
     return mlflow.MlflowClient(f"http://127.0.0.1:{stack.ports()['mlflow']}")
 
