@@ -2,7 +2,15 @@
 
 from hypothesis import settings
 
-pytest_plugins = ("tests.fix_engine", "tests.fix_envoy", "tests.fix_mlflow", "tests.fix_postgres", "tests.fix_rag", "tests.fix_registry", "tests.fix_stack")
+pytest_plugins = (
+    "tests.fix_engine",
+    "tests.fix_envoy",
+    "tests.fix_mlflow",
+    "tests.fix_postgres",
+    "tests.fix_rag",
+    "tests.fix_registry",
+    "tests.fix_stack",
+)
 
 settings.register_profile("liftlock", deadline=None)  # a busy machine is slow, not wrong
 settings.load_profile("liftlock")
