@@ -37,7 +37,10 @@ def embedder() -> LocalEmbedder:
 def index_documents(paths: tuple[Path, ...], dsn: str) -> int:
     """The index holds exactly these documents afterwards; returns the number of chunks."""
     model = embedder()
-    chunks = {document.source: chunk_markdown(document, model.count_tokens) for document in read_documents(paths, _root(paths))}
+    chunks = {
+        document.source: chunk_markdown(document, model.count_tokens)
+        for document in read_documents(paths, _root(paths))
+    }
     with psycopg.connect(dsn) as connection:
         migrate(connection, model)
         return index(connection, chunks, model.embed).chunks

@@ -36,6 +36,8 @@ def test_a_command_of_the_readme_runs(command: str, stack: Stack, champion: dict
     shown = command.replace(".venv/bin/", f"{ROOT}/.venv/bin/")
     environment = {**stack.environment, "GATEWAY": stack.gateway}
     where = tmp_path if " init " in command else ROOT
-    done = subprocess.run(shown, shell=True, capture_output=True, text=True, cwd=where, env=environment, timeout=300, check=False)  # noqa: S602
+    done = subprocess.run(
+        shown, shell=True, capture_output=True, text=True, cwd=where, env=environment, timeout=300, check=False
+    )  # noqa: S602
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert done.stdout.strip()

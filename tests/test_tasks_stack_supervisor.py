@@ -86,7 +86,6 @@ def test_a_command_reaches_the_system_word_by_word(words: list[str]) -> None:
 
 
 # supervisor's `environment` knows quotes and no escapes, and `command` is read by shlex
-@pytest.mark.xfail(strict=True, reason="render escapes both the same way, and paths not at all")
 @pytest.mark.parametrize(
     ("found", "wanted"),
     [

@@ -126,8 +126,6 @@ def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
         "VLLM_PLUGINS": "lora_filesystem_resolver",
         "VLLM_LORA_RESOLVER_CACHE_DIR": str(settings.adapters),
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # by default it leaves a core out, which is half of a small machine
-        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "VLLM_NO_USAGE_STATS": "1",
         "OMP_WAIT_POLICY": "passive",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -45,11 +46,11 @@ def socket_folder(state: Path) -> Path:
 
 def render(parts: Sequence[Part], state: Path) -> str:
     """supervisord.conf as text. Programs stop in the reverse of their order: the worker before its server."""
-    folder = socket_folder(state)
+    folder, home = socket_folder(state), _escaped(str(state))
     lines = [
-        "[unix_http_server]", f"file={folder}/supervisor.sock", "chmod=0600",
-        "[supervisord]", f"logfile={state}/logs/supervisord.log", f"pidfile={state}/supervisord.pid", "nodaemon=false",
-        "silent=true", "minfds=4096", f"childlogdir={state}/logs", f"identifier=liftlock-{folder.name}",
+        "[unix_http_server]", f"file={_escaped(str(folder))}/supervisor.sock", "chmod=0600",
+        "[supervisord]", f"logfile={home}/logs/supervisord.log", f"pidfile={home}/supervisord.pid", "nodaemon=false",
+        "silent=true", "minfds=4096", f"childlogdir={home}/logs", f"identifier=liftlock-{folder.name}",
         "[rpcinterface:supervisor]", "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
     ]  # fmt: skip
     for priority, part in enumerate(parts, 1):
@@ -58,21 +59,30 @@ def render(parts: Sequence[Part], state: Path) -> str:
 
 
 def _program(part: Part, priority: int, state: Path) -> list[str]:
-    environment = ",".join(f'{key}="{_escaped(value)}"' for key, value in sorted(part.environment.items()))
+    environment = ",".join(f"{key}={_quoted(key, value)}" for key, value in sorted(part.environment.items()))
+    log = f"{state}/logs/{part.name}.log"
     return [
         f"[program:{part.name}]",
-        "command=" + " ".join(f'"{_escaped(word)}"' for word in part.command),
-        f"directory={part.folder}",
+        "command=" + _escaped(shlex.join(part.command)),
+        f"directory={_escaped(str(part.folder))}",
         *([f"environment={environment}"] if environment else []),
         *([f"user={part.user}"] if part.user else []),
         f"priority={priority}", "autostart=false", "autorestart=true", "startsecs=1", "startretries=20",
         f"stopsignal={part.stop_signal}", f"stopwaitsecs={STOP_SECONDS}", "stopasgroup=true", "killasgroup=true",
-        f"stdout_logfile={state}/logs/{part.name}.log", "stdout_logfile_maxbytes=20MB", "stdout_logfile_backups=1", "redirect_stderr=true",
+        f"stdout_logfile={_escaped(log)}", "stdout_logfile_maxbytes=20MB", "stdout_logfile_backups=1", "redirect_stderr=true",
     ]  # fmt: skip
 
 
 def _escaped(value: str) -> str:
-    return value.replace("%", "%%").replace('"', '\\"')
+    return value.replace("%", "%%")
+
+
+def _quoted(key: str, value: str) -> str:
+    """For `environment`, whose syntax has two kinds of quotes and no escapes."""
+    quote = "'" if '"' in value else '"'
+    if quote in value or value != value.strip("'\""):
+        raise SupervisorFailed(f"the value of {key} has both kinds of quotes, or one at an end; percent-encode them")
+    return quote + _escaped(value) + quote
 
 
 class Supervisor:
@@ -110,7 +120,7 @@ class Supervisor:
             text=True,
             check=False,
         )
-        for _ in range(100):
+        for _ in range(100 if done.returncode == 0 else 0):
             if self.is_up():
                 return
             time.sleep(0.05)
