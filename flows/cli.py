@@ -170,9 +170,7 @@ def main() -> None:
         "ignore", message="XDG_RUNTIME_DIR is not set"
     )  # prefect's libraries, on a machine without a login session
     try:
-        app(standalone_mode=False, prog_name="liftlock")
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+        code = app(standalone_mode=False, prog_name="liftlock")  # what typer.Exit carried comes back as the value
     except typer.Abort:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and a code
@@ -180,6 +178,7 @@ def main() -> None:
         if type(error).__name__ != "NoArgsIsHelpError":  # the bare command has printed its help
             errors.print(f"liftlock: {shown or type(error).__name__}")
         sys.exit(code_of(error))
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

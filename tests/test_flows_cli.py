@@ -137,3 +137,16 @@ def test_logs_prints_the_end_of_a_parts_log(liftlock: Run, tmp_path: Path) -> No
 def test_logs_before_the_first_start_says_how_to_start(liftlock: Run) -> None:
     said = refused(liftlock("logs", "vllm"))
     assert said == "no log of a part named 'vllm'; logs: none yet; run `liftlock up`"
+
+
+def test_an_exit_code_of_a_command_is_the_programs(tmp_path: Path) -> None:
+    """`status` of a stack that was set up but does not run answers no part: exit 1, not 0."""
+    root = Path(__file__).resolve().parent.parent
+    (tmp_path / "ports.json").write_text(
+        json.dumps(dict.fromkeys(("postgres", "mlflow", "prefect", "vllm", "envoy", "envoy-admin"), 1))
+    )
+    environment = {**os.environ, "LIFTLOCK_STATE": str(tmp_path), "PYTHONPATH": str(root)}
+    argv = [sys.executable, "-m", "flows.cli", "status", "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=root, env=environment, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    assert {row["health"] for row in json.loads(done.stdout)} == {"down"}
