@@ -160,7 +160,6 @@ class Caller(threading.Thread):
                 time.sleep(0.1)
 
 
-@unproven
 def test_a_client_sees_no_failed_request_while_a_new_version_takes_over(
     stack: Stack, champion: dict[str, Any], tmp_path: Path
 ) -> None:

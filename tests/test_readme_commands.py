@@ -38,7 +38,7 @@ def test_a_command_of_the_readme_runs(command: str, stack: Stack, champion: dict
     environment = {**stack.environment, "GATEWAY": stack.gateway}
     where = tmp_path if " init " in command else ROOT
     done = subprocess.run(
-        shown, shell=True, capture_output=True, text=True, cwd=where, env=environment, timeout=300, check=False
-    )  # noqa: S602
+        ["sh", "-c", shown], capture_output=True, text=True, cwd=where, env=environment, timeout=300, check=False
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert done.stdout.strip()
