@@ -201,7 +201,6 @@ def wait_for_stage(stack: Stack, name: str, before: set[Path], timeout: float = 
     raise AssertionError(f"the stage {name} did not come")
 
 
-@unproven
 def test_killed_in_the_middle_with_its_servers_it_goes_on_and_does_nothing_twice(
     stack: Stack, champion: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -229,7 +228,6 @@ def test_killed_in_the_middle_with_its_servers_it_goes_on_and_does_nothing_twice
     assert answer.json()["choices"][0]["message"]["content"] == "shipping"
 
 
-@unproven
 def test_the_worker_runs_the_same_flow_as_a_deployment(stack: Stack, champion: dict[str, Any]) -> None:
     environment = {
         **stack.environment,
