@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
-from evals.gate import GatePolicy, decide
+from evals.gate import decide
 from evals.prompt import load_prompt, messages
 from evals.suite import load_items, resolve_task
 from flows.scaffold import FolderTaken, NameRefused, scaffold
 from tasks.dataset import read_dataset
-from tasks.spec import NAME, Release, json_schema, load_release
+from tasks.judge import policy_of
+from tasks.spec import NAME, json_schema, load_release
 from tests.fix_reports import make_report
 
 ITEMS = [f"item-{i:02}" for i in range(12)]
@@ -102,21 +103,6 @@ def runs(text: str, length: int) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + length]) for i in range(len(words) - length + 1)}
 
 
-def policy(spec: Release, first: bool) -> GatePolicy:
-    """As a first release is judged (superior to the base) and a later one (the spec's rule)."""
-    gate = spec.gate
-    return GatePolicy(
-        metric=gate.metric,
-        rule="superior" if first else gate.rule,
-        margin=0.0 if first else gate.margin,
-        alpha=gate.alpha,
-        floor=gate.floor,
-        min_items=gate.min_items,
-        min_case_pass_rate=gate.min_case_pass_rate,
-        max_newly_failing_cases=gate.max_newly_failing_cases,
-    )
-
-
 @pytest.mark.parametrize(
     ("first", "right", "right_before", "verdict"),
     [
@@ -136,7 +122,7 @@ def test_twelve_items_are_enough_for_the_gate_as_it_is_set(
         make_report({key: float(place < count) for place, key in enumerate(ITEMS)}, {})
         for count in (right, right_before)
     )
-    assert decide(candidate, baseline, policy(spec, first)).verdict == verdict
+    assert decide(candidate, baseline, policy_of(spec, None if first else "1")).verdict == verdict
 
 
 def test_the_readme_names_the_files_and_the_command(made: Path) -> None:
