@@ -164,6 +164,32 @@ def test_a_killed_part_is_restarted_and_shutdown_leaves_nothing(supervisor: Supe
     supervisor.shutdown()  # nothing to shut down is no error
 
 
+def test_a_restarted_part_does_not_meet_the_children_of_the_killed_one(supervisor: Supervisor) -> None:
+    supervisor.ensure([replace(part("family", FAMILY), leaves_children=True), part("other", FAMILY)])
+    supervisor.start("family")
+    supervisor.start("other")
+    before = await_running(supervisor, "family", "other")
+    await_true(lambda: all(children(pid) for pid in before.values()), "no children")
+    orphan, foreign = children(before["family"]), children(before["other"])
+    os.kill(before["family"], signal.SIGKILL)
+    await_true(lambda: supervisor.states()["family"].pid not in (0, before["family"]), "not restarted")
+    await_running(supervisor, "family", "other")
+    await_true(lambda: not any(map(is_running, orphan)), "the orphan still runs")
+    assert all(map(is_running, [*foreign, before["other"]]))
+
+
+def test_shutdown_ends_what_a_killed_part_left_behind(supervisor: Supervisor) -> None:
+    supervisor.ensure([part("family", FAMILY)])
+    supervisor.start("family")
+    pid = await_running(supervisor, "family")["family"]
+    await_true(lambda: bool(children(pid)), "no child")
+    orphan = children(pid)
+    os.kill(pid, signal.SIGKILL)
+    await_true(lambda: not is_running(pid), "not killed")
+    supervisor.shutdown()
+    assert not any(map(is_running, orphan))
+
+
 def test_a_changed_part_is_restarted_and_no_other(supervisor: Supervisor) -> None:
     supervisor.ensure([part("kept"), part("changed", A="1"), part("removed")])
     for name in ("kept", "changed", "removed"):

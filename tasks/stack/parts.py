@@ -29,6 +29,7 @@ class Part:
     user: str | None = None
     needs: tuple[str, ...] = ()
     stop_signal: str = "TERM"
+    leaves_children: bool = False  # where its parent is killed, its children go on and keep the port
 
 
 def postgres_binaries() -> Path:
@@ -105,6 +106,7 @@ def _mlflow(python: str, state: Path, port: int, where: Addresses) -> Part:
         {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": where.dsn("mlflow").replace("postgresql://", "postgresql+psycopg://")},
         folder=state,
         needs=("postgres",),
+        leaves_children=True,
     )  # fmt: skip
 
 
@@ -116,7 +118,15 @@ def _prefect(python: str, state: Path, port: int, where: Addresses) -> Part:
         "PREFECT_UI_API_URL": where.prefect_api,
     }
     command = (python, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    return Part("prefect", command, f"{where.prefect_api}/health", environment, folder=state, needs=("postgres",))
+    return Part(
+        "prefect",
+        command,
+        f"{where.prefect_api}/health",
+        environment,
+        folder=state,
+        needs=("postgres",),
+        leaves_children=True,
+    )
 
 
 def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
@@ -136,6 +146,7 @@ def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
         f"http://127.0.0.1:{port}/health",
         environment,
         folder=Path(engine.model).parent,
+        leaves_children=True,
     )
 
 

@@ -18,9 +18,11 @@ from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
+from tasks.stack import alone
 from tasks.stack.parts import Part
 
 STOP_SECONDS = 20
+ALONE = (sys.executable, "-P", alone.__file__)
 FAULT_BAD_NAME, FAULT_NOT_RUNNING, FAULT_ALREADY_STARTED = 10, 70, 60
 
 
@@ -63,7 +65,7 @@ def _program(part: Part, priority: int, state: Path) -> list[str]:
     log = f"{state}/logs/{part.name}.log"
     return [
         f"[program:{part.name}]",
-        "command=" + _escaped(shlex.join(part.command)),
+        "command=" + _escaped(shlex.join([*(ALONE if part.leaves_children else ()), *part.command])),
         f"directory={_escaped(str(part.folder))}",
         *([f"environment={environment}"] if environment else []),
         *([f"user={part.user}"] if part.user else []),
@@ -164,12 +166,12 @@ class Supervisor:
                 raise
 
     def shutdown(self) -> None:
-        """Stop every part in the reverse of its order, then supervisord; returns when it is gone."""
-        if not self.is_up():
-            return
-        self._rpc.stopAllProcesses()
-        self._rpc.shutdown()
-        for _ in range(200):
-            if not self.is_up():
-                return
-            time.sleep(0.05)
+        """Stop every part in the reverse of its order, then supervisord, then what killed parts left behind."""
+        if self.is_up():
+            self._rpc.stopAllProcesses()
+            self._rpc.shutdown()
+            for _ in range(200):
+                if not self.is_up():
+                    break
+                time.sleep(0.05)
+        alone.end(alone.marked(f"unix://{self.socket}"))
