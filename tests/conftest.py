@@ -5,6 +5,10 @@ from hypothesis import settings
 pytest_plugins = (
     "tests.fix_engine",
     "tests.fix_envoy",
+    "tests.fix_api_server",
+    "tests.fix_guarded_registry",
+    "tests.fix_signing",
+    "tests.fix_kyverno_registry",
     "tests.fix_mlflow",
     "tests.fix_postgres",
     "tests.fix_rag",

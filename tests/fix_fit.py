@@ -8,8 +8,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from serving.fit.catalogue import Gpu, Machine
-from serving.fit.config import ModelShape, parse_config
+from serving.fit.config import parse_config
 from serving.fit.safetensors_header import Tensor
+from serving.fit.shapes import ModelShape
 
 DATA = Path(__file__).with_name("data")
 SMOLLM2 = Path(__file__).parents[1] / ".toolchain/models/SmolLM2-135M-Instruct"
@@ -143,14 +144,5 @@ def adapted(config: Config) -> dict[str, tuple[int, int]]:
 
 def roomy_gpu(memory_gib: float, capability: tuple[int, int] = (9, 0)) -> Gpu:
     """A card in a machine that is never the limit."""
-    machine = Machine("test", 64, 2**44, 2**44, 2**50)
-    return Gpu(f"test-{memory_gib:g}gib", int(memory_gib * GIB), capability, True, machine)
-
-
-def measured_points() -> list[Config]:
-    return [json.loads(line) for line in (DATA / "fit_points.jsonl").read_text().splitlines()]
-
-
-def measured_config(name: str) -> Config:
-    config: Config = json.loads((DATA / "fit_configs.json").read_text())[name]["config"]
-    return config
+    machine = Machine("test", 64, 2**44, 2**44, 2**50, gpus=64)
+    return Gpu(f"test-{memory_gib:g}gib", int(memory_gib * GIB), capability, (machine,))

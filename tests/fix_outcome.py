@@ -84,7 +84,7 @@ def fit() -> FitReport:
     return FitReport(
         gpu="nvidia-l4", engine_version="0.32.0", verdict="fits", total_bytes=22800 * MIB, usable_bytes=usable,
         kv_cache_bytes=18460 * MIB, kv_cache_tokens=210_032, headroom_bytes=18100 * MIB, uncertainty_bytes=1143 * MIB,
-        max_model_len=4096, max_model_len_fits=8192, concurrency_at_max_model_len=51.3, host_ram_needed_bytes=3 * 1024 * MIB,
+        max_model_len=4096, max_model_len_fits=8192, max_num_seqs_fits=256, concurrency_at_max_model_len=51.3, host_ram_needed_bytes=3 * 1024 * MIB,
         host_ram_bytes=14 * 1024 * MIB, disk_needed_bytes=900 * MIB, disk_bytes=90 * 1024 * MIB, flags=flags, changes=(),
         reasons=("One sequence of 4096 tokens needs 2.79 GiB on nvidia-l4: headroom 18100 MiB, uncertain by 1143 MiB.",),
         **parts,

@@ -29,7 +29,10 @@ def test_the_largest_rank_of_the_pattern_counts(tmp_path) -> None:
 
 @pytest.mark.parametrize("names", [["org/base"], ["/models/Base"], ["x", "base"]])
 def test_the_last_part_of_the_name_decides(tmp_path, names) -> None:
-    check_base(read_adapter(write_adapter(tmp_path)), MODEL, names)
+    adapter = read_adapter(write_adapter(tmp_path))
+    check_base(adapter, MODEL, names)
+    with pytest.raises(AdapterRefused):
+        check_base(adapter, MODEL, [f"{name}-2" for name in names])
 
 
 def test_another_base_by_name(tmp_path) -> None:

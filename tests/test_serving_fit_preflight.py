@@ -63,11 +63,11 @@ def test_what_is_refused(tmp_path) -> None:
     with pytest.raises(UnknownGpu):
         preflight(base, None, gpu="rtx")
     with pytest.raises(UnknownEngine):
-        preflight(base, None, gpu="nvidia-l4", engine_version="0.6.1")
+        preflight(base, None, gpu="nvidia-l4", engine_version="latest")
     with pytest.raises(ConfigInvalid):
         preflight(tmp_path / "absent", None, gpu="nvidia-l4")
-    (base / "config.json").write_text(json.dumps(TINY | {"quantization_config": {"quant_method": "gptq"}}))
-    with pytest.raises(UnsupportedModel, match="quantization_config"):
+    (base / "config.json").write_text(json.dumps(TINY | {"quantization_config": {"quant_method": "exl2"}}))
+    with pytest.raises(UnsupportedModel, match="quant_method"):
         preflight(base, None, gpu="nvidia-l4")
 
 

@@ -99,9 +99,9 @@ def test_lengths_are_checked_against_the_file(tmp_path, content) -> None:
         read_header(path)
 
 
-def test_a_header_of_over_100_mb_is_not_read() -> None:
-    with pytest.raises(HeaderInvalid, match="100000001"):
-        header_length("f", (100_000_001).to_bytes(8, "little"), 10**12)
+def test_a_header_of_over_25_mb_is_not_read() -> None:
+    with pytest.raises(HeaderInvalid, match="25000001"):
+        header_length("f", (25_000_001).to_bytes(8, "little"), 10**12)
 
 
 def test_missing_file_and_folder(tmp_path) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from serving.fit.config import MAX_VALUE, ModelShape
+from serving.fit.fields import MAX_VALUE
+from serving.fit.matrices import lora_sizes
 from serving.fit.safetensors_header import HeaderInvalid, Tensor, read_header
+from serving.fit.shapes import ModelShape
 from serving.fit.strict_json import BadJson, is_int, read_object, shown
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -24,7 +26,11 @@ REFUSED_FIELDS = (
     "use_bdlora",
 )
 MATRIX = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(embedding_)?(?P<side>A|B)(\.weight)?$")
-LAYER = re.compile(r"^model\.layers\.([0-9]{1,6})\.(.+)$")
+LAYER = re.compile(
+    r"^(?:model|language_model|language_model\.model|model\.language_model|backbone)\.layers\.([0-9]{1,6})\.(.+)$"
+)
+
+EXPERT = re.compile(r"\.experts\.[0-9]{1,6}\.")
 
 
 class AdapterRefused(Exception):
@@ -151,7 +157,11 @@ def _module_size(module: str, model: ModelShape) -> tuple[int, int] | None:
         sizes = (model.vocab_size, model.hidden_size)
         return sizes if module == "model.embed_tokens" else sizes[::-1]
     match = LAYER.match(module)
-    return model.linear_sizes.get(match[2]) if match and int(match[1]) < model.num_hidden_layers else None
+    if match is None or int(match[1]) >= model.num_hidden_layers:
+        return None
+    name = EXPERT.sub(".experts.", match[2])
+    matrix = lora_sizes(model, model.layers[int(match[1])]).get(name)
+    return None if matrix is None else (matrix.columns, matrix.rows)
 
 
 def _last_part(name: str) -> str:

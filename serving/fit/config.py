@@ -1,192 +1,203 @@
-"""config.json of a dense decoder-only model as a ModelShape. Pure.
+"""config.json of a model as a ModelShape. Pure.
 
-Modelled: the Llama layout with MHA or GQA in full attention (FAMILIES). Anything else is refused by name of its field,
-because a layout that is not modelled must never get a verdict: mixture of experts, latent attention (MLA),
-sliding-window and hybrid layers, quantised weights, encoders, and repositories that bring their own code.
+Families are in families.py, layers are built in layers.py, encoders in towers.py. An architecture that is not there is
+refused by name, because a layout that is not modelled must never get a verdict; so is a repository that brings its own
+code for an architecture that vLLM runs by itself.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from dataclasses import replace
 
-from serving.fit.strict_json import is_int, shown
-
-# architecture → does vLLM also give embed_tokens and lm_head LoRA slots? (`embedding_modules` of the class in
-# vllm/model_executor/models/*.py, 0.32.0)
-FAMILIES: Mapping[str, bool] = {
-    "LlamaForCausalLM": True,
-    "MistralForCausalLM": False,
-    "Qwen2ForCausalLM": False,
-    "Qwen3ForCausalLM": True,
-    "GraniteForCausalLM": True,
-}
-MAX_VALUE = 2**31 - 1
-ROPE_TYPES = ("default", "llama3")  # the ones that leave max_position_embeddings as it is written
-DTYPES = ("bfloat16", "float16", "float32")
-UNMODELLED = (
-    "auto_map",
-    "quantization_config",
-    "compression_config",
-    "quantization",
-    "text_config",
-    "vision_config",
-    "audio_config",
-    "is_encoder_decoder",
-    "kv_lora_rank",
-    "num_experts",
-    "num_local_experts",
-    "n_routed_experts",
-    "moe_intermediate_size",
-    "num_kv_shared_layers",
-    "attention_chunk_size",
-    "dual_chunk_attention_config",
+from serving.fit.families import BY_CLASS, FAMILIES, FORMERLY_OWN_CODE, WHOLES, Family
+from serving.fit.fields import (
+    MAX_VALUE,
+    Config,
+    ConfigInvalid,
+    UnsupportedModel,
+    count,
+    flag,
+    invalid,
+    number,
+    section,
+    size,
+    unsupported,
+    words,
 )
+from serving.fit.layers import build_layers, extra_parameters, rotary_dim
+from serving.fit.quantisation import MXFP4, Quantisation, UnsupportedQuantisation, by_config
+from serving.fit.shapes import Attention, ModelShape, Recurrent
+from serving.fit.strict_json import shown
+from serving.fit.towers import build_towers
+
+__all__ = ["MAX_VALUE", "ConfigInvalid", "UnsupportedModel", "parse_config"]
+
+DTYPES = {"bfloat16": "bfloat16", "float16": "float16", "half": "float16", "float32": "float32", "float": "float32"}
+# Where config.json leaves the length to the class: 2048 in the older ones, 131072 in Gemma 3, Mllama and the like.
+SHORT_BY_CLASS, SHORT_POSITIONS, LONG_POSITIONS = (
+    ("falcon", "gpt_neox", "opt", "phi", "phi-msft", "llama"),
+    2048,
+    131072,
+)
+OWN_LENGTH = ("llama3", "default", "su", "longrope", "mrope", "proportional")  # rope types that leave the length alone
 
 
-class ConfigInvalid(Exception):
-    """config.json is missing, is not JSON, or lacks a field that every dense decoder has."""
-
-
-class UnsupportedModel(Exception):
-    """The model is of a kind whose memory is not modelled, so no verdict is given."""
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """The numbers of config.json that decide memory, under its own names."""
-
-    architecture: str
-    num_hidden_layers: int
-    hidden_size: int
-    intermediate_size: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    vocab_size: int
-    max_position_embeddings: int
-    tie_word_embeddings: bool
-    dtype: str  # of the checkpoint as the config declares it; float32 when it does not
-
-    @property
-    def query_size(self) -> int:
-        return self.num_attention_heads * self.head_dim
-
-    @property
-    def key_value_size(self) -> int:
-        """Width of the keys of one token in one layer; the values have the same."""
-        return self.num_key_value_heads * self.head_dim
-
-    @property
-    def linear_sizes(self) -> dict[str, tuple[int, int]]:
-        """Input and output width of each matrix of one layer."""
-        hidden, inner, query, kv = self.hidden_size, self.intermediate_size, self.query_size, self.key_value_size
-        return {
-            "self_attn.q_proj": (hidden, query),
-            "self_attn.k_proj": (hidden, kv),
-            "self_attn.v_proj": (hidden, kv),
-            "self_attn.o_proj": (query, hidden),
-            "mlp.gate_proj": (hidden, inner),
-            "mlp.up_proj": (hidden, inner),
-            "mlp.down_proj": (inner, hidden),
-        }
-
-    @property
-    def lora_on_embeddings(self) -> bool:
-        return FAMILIES[self.architecture]
-
-
-def parse_config(config: Mapping[str, object]) -> ModelShape:
+def parse_config(config: Config) -> ModelShape:
     """Raises ConfigInvalid, UnsupportedModel."""
-    architecture = _architecture(config)
-    _refuse_unmodelled(config)
-    hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
-    kv_heads = _size(config, "num_key_value_heads", default=heads)
-    if heads % kv_heads:
-        raise ConfigInvalid(
-            f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}. Fix config.json."
-        )
-    if config.get("head_dim") is None and hidden % heads:
-        raise ConfigInvalid(
-            f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}, and head_dim is absent. "
-            "Fix config.json."
-        )
+    kind = _model_type(config)
+    text = _text(config)
+    text_kind = _text_type(config, text, kind)
+    family = FAMILIES[text_kind]
+    _refuse_own_code(config, kind, text_kind)
+    layers = build_layers(text, family, text_kind)
     return ModelShape(
-        architecture=architecture,
-        num_hidden_layers=_size(config, "num_hidden_layers"),
-        hidden_size=hidden,
-        intermediate_size=_size(config, "intermediate_size"),
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=_size(config, "head_dim", default=hidden // heads),
-        vocab_size=_size(config, "vocab_size"),
-        max_position_embeddings=_size(config, "max_position_embeddings"),
-        tie_word_embeddings=_flag(config, "tie_word_embeddings"),
-        dtype=_dtype(config),
+        architecture=_architecture(config, kind),
+        model_type=text_kind,
+        family=_family_name(family, layers),
+        hidden_size=size(text, "hidden_size", "n_embd", "d_model"),
+        vocab_size=_vocabulary(config, text, text_kind),
+        max_position_embeddings=_positions(text, text_kind),
+        tie_word_embeddings=_tied(config, text, family),
+        dtype=_dtype(config, text),
+        layers=layers,
+        streams=size(text, "hc_mult", "hc_count", default=1, most=64),
+        rotary_dim=0 if family.learned_positions else rotary_dim(text, layers),
+        extra_parameters=extra_parameters(text, family, text_kind),
+        towers=build_towers(config, text, kind),
+        quantisation=_quantisation(config, text),
+        lora_on_embeddings=family.lora_on_embeddings and kind == text_kind,
+        notes=_notes(config),
+        unsure=family.unsure,
     )
 
 
-def _architecture(config: Mapping[str, object]) -> str:
-    names = config.get("architectures")
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ConfigInvalid(
-            "config.json has no list `architectures`; vLLM chooses the model class by it. "
-            "Add it as the base model has it."
-        )
-    if len(names) > 1 or names[0] not in FAMILIES:
-        _refuse("architectures", ", ".join(names), f"one of {', '.join(FAMILIES)}")
-    return str(names[0])
+def _architecture(config: Config, kind: str) -> str:
+    names = words(config, "architectures")
+    if names is not None and len(names) != 1:
+        raise invalid("architectures", f"a list of {len(names)}", "a list of one class name")
+    return names[0] if names else kind
 
 
-def _refuse_unmodelled(config: Mapping[str, object]) -> None:
-    for field in UNMODELLED:
-        if config.get(field):
-            _refuse(field, config[field], "absent")
-    layers = config.get("layer_types")
-    if layers is not None and (not isinstance(layers, list) or any(kind != "full_attention" for kind in layers)):
-        _refuse("layer_types", layers, "full_attention in every layer")
-    if config.get("sliding_window") is not None and config.get("use_sliding_window") is not False:
-        _refuse("sliding_window", config["sliding_window"], "null, or use_sliding_window false")
-    for field in ("rope_scaling", "rope_parameters"):
-        _refuse_rope(field, config.get(field))
+def _model_type(config: Config) -> str:
+    """model_type; else by the class; else nemotron_h, which has a layer pattern that no other family has."""
+    names = words(config, "architectures") or ()
+    kind = config.get("model_type")
+    if kind is None:
+        if "hybrid_override_pattern" in config:
+            return "nemotron_h"
+        if not names:
+            raise invalid("architectures", "absent, and so is model_type", "the class that vLLM chooses by")
+        kind = BY_CLASS.get(names[0], names[0])
+    if not isinstance(kind, str):
+        raise invalid("model_type", shown(kind), "a word")
+    known = kind in FAMILIES or kind in WHOLES
+    if not known or (kind in BY_CLASS.values() and names and _foreign_class(names[0], kind)):
+        found = names[0] if names else kind
+        raise unsupported("architectures", repr(found[:60]), "the families in serving/fit/families.py")
+    return kind
 
 
-def _refuse_rope(field: str, rope: object) -> None:
-    if rope is None:
-        return
-    if not isinstance(rope, dict):
-        raise ConfigInvalid(f"{field} is {shown(rope)}, an object or null is required. Fix config.json.")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ROPE_TYPES:
-        _refuse(field, kind, f"rope type {' or '.join(ROPE_TYPES)}")
-
-
-def _refuse(field: str, found: object, required: str) -> None:
-    raise UnsupportedModel(
-        f"{field} is {shown(found)} in config.json; the fit estimate models only {required}. "
-        "Serve a dense, unquantised model of a known family, or measure this one on the GPU."
+def _foreign_class(name: str, kind: str) -> bool:
+    """A class that is not the one of this model_type: a reward model, a classifier, a family that borrows the type."""
+    return (name in BY_CLASS and BY_CLASS[name] != kind) or not name.endswith(
+        ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
     )
 
 
-def _size(config: Mapping[str, object], field: str, default: int | None = None) -> int:
-    value = config.get(field)
-    if value is None and default is not None:
-        return default
-    if not is_int(value) or not 0 < value <= MAX_VALUE:
-        raise ConfigInvalid(
-            f"{field} is {shown(value)} in config.json, an integer from 1 to {MAX_VALUE} is required. Fix config.json."
+def _text(config: Config) -> Config:
+    """The part that describes the language model; shared fields above it are its defaults."""
+    part = section(config, "text_config", "llm_config", "language_config", "thinker_config")
+    return config if part is None else part
+
+
+def _text_type(config: Config, text: Config, kind: str) -> str:
+    if text is config:
+        if kind not in FAMILIES:
+            raise invalid("text_config", "absent", f"the language model of a {kind}")
+        return kind
+    found = text.get("model_type") or WHOLES.get(kind) or kind
+    if not isinstance(found, str) or found not in FAMILIES:
+        raise unsupported("text_config.model_type", shown(found), "the families in serving/fit/families.py")
+    return found
+
+
+def _refuse_own_code(config: Config, kind: str, text_kind: str) -> None:
+    if config.get("auto_map") and kind not in FORMERLY_OWN_CODE and text_kind not in FORMERLY_OWN_CODE:
+        raise UnsupportedModel(
+            "auto_map in config.json points to code in the repository; custom code is never run. "
+            "Use a checkpoint of an architecture that vLLM has itself."
         )
-    return value
+    if config.get("is_encoder_decoder"):
+        raise unsupported("is_encoder_decoder", "true", "decoders")
 
 
-def _flag(config: Mapping[str, object], field: str) -> bool:
-    value = config.get(field, False)
-    if not isinstance(value, bool):
-        raise ConfigInvalid(f"{field} is {shown(value)} in config.json, true or false is required. Fix config.json.")
-    return value
+def _family_name(family: Family, layers: tuple[object, ...]) -> str:
+    mixers = [getattr(layer, "mixer", None) for layer in layers]
+    if any(isinstance(mixer, Recurrent) for mixer in mixers):
+        return "hybrid"
+    if family.kind in ("mla", "deepseek4"):
+        return "mla"
+    if any(isinstance(mixer, Attention) and mixer.window for mixer in mixers):
+        return "sliding"
+    return "moe" if family.kind == "moe" else "dense"
 
 
-def _dtype(config: Mapping[str, object]) -> str:
-    """transformers 5 writes `dtype`, older ones `torch_dtype`."""
-    value = config.get("dtype") or config.get("torch_dtype") or "float32"
-    if value not in DTYPES:
-        _refuse("dtype", value, " or ".join(DTYPES))
-    return str(value)
+def _vocabulary(config: Config, text: Config, kind: str) -> int:
+    default = 262208 if kind.startswith("gemma3") else None
+    return size(text, "vocab_size", default=count(config, "vocab_size") or default)
+
+
+def _positions(text: Config, kind: str) -> int:
+    """max_position_embeddings, stretched by rope scaling as vllm/config/model.py _get_and_verify_max_len does."""
+    default = SHORT_POSITIONS if kind in SHORT_BY_CLASS else LONG_POSITIONS
+    positions = size(text, "max_position_embeddings", "n_positions", "max_sequence_length", default=default)
+    rope = section(text, "rope_scaling") or section(text, "rope_parameters")
+    if rope is None or any(isinstance(part, dict) for part in rope.values()) or kind.startswith("gemma3"):
+        return positions
+    word = rope.get("rope_type", rope.get("type", "default"))
+    if not isinstance(word, str):
+        raise invalid("rope_scaling", shown(word), "a rope type")
+    if word in OWN_LENGTH or "mrope_section" in rope:
+        return positions
+    if word == "yarn":
+        positions = size(rope, "original_max_position_embeddings", default=positions)
+    return max(int(positions * number(rope, "factor", 1.0)), 1)
+
+
+def _tied(config: Config, text: Config, family: Family) -> bool:
+    """The top level decides, as in transformers' composite models; then the language model's part; then the family."""
+    inner = flag(text, "tie_word_embeddings", family.tied)
+    return flag(config, "tie_word_embeddings", inner)
+
+
+def _dtype(config: Config, text: Config) -> str:
+    """transformers 5 writes `dtype`, older ones `torch_dtype`; float32 where nothing is said."""
+    for source in (config, text):
+        value = source.get("dtype") or source.get("torch_dtype")
+        if value is not None:
+            name = value.removeprefix("torch.") if isinstance(value, str) else ""
+            if name not in DTYPES:
+                raise unsupported("dtype", shown(value), " or ".join(sorted(set(DTYPES.values()))))
+            return DTYPES[name]
+    return "float32"
+
+
+def _quantisation(config: Config, text: Config) -> Quantisation | None:
+    for source in (config, text):
+        for field in ("quantization_config", "compression_config"):
+            if source.get(field):
+                try:
+                    found = by_config(source[field])
+                    four_bits = found is not None and text.get("expert_dtype") == "fp4"
+                    return replace(found, expert_bits=MXFP4.bits) if found and four_bits else found
+                except (UnsupportedQuantisation, re.error, ValueError) as error:
+                    raise UnsupportedModel(str(error)) from error
+    return None
+
+
+def _notes(config: Config) -> tuple[str, ...]:
+    if config.get("auto_map"):
+        return (
+            "config.json names code of its own (auto_map); vLLM's class of this architecture is assumed, "
+            "and that code is not run.",
+        )
+    return ()

@@ -2,11 +2,13 @@
 
 from serving.fit.adapter import AdapterShape
 from serving.fit.catalogue import GIB, Machine
-from serving.fit.report import Verdict
+from serving.fit.report import Verdict, worst
 from serving.fit.weights import Weights
 
 # API server and engine core: 2.9 GiB resident measured for the CPU build with a small model, and about 1 GiB for CUDA.
 PROCESS_BYTES = 4 * GIB
+# Each further GPU has a worker process of its own with torch and a CUDA context; not measured on its own.
+WORKER_BYTES = 2 * GIB
 # vllm/vllm-openai: 28.6 GB unpacked (vllm-project/vllm pull 22377) and 12.6 GB of layers (issue 27154); a node keeps
 # both.
 IMAGE_BYTES = 42 * 10**9
@@ -14,9 +16,14 @@ IMAGE_BYTES = 42 * 10**9
 SYSTEM_BYTES = 10 * 10**9
 
 
-def ram_needed(weights: Weights, adapters: tuple[AdapterShape, ...]) -> int:
+def ram_needed(weights: Weights, adapters: tuple[AdapterShape, ...], gpus: int = 1) -> int:
     """The least: the processes, the largest weight file (mapped while it is copied), and a copy of each adapter."""
-    return PROCESS_BYTES + weights.largest_file_bytes + sum(adapter.nbytes for adapter in adapters)
+    return (
+        PROCESS_BYTES
+        + (gpus - 1) * WORKER_BYTES
+        + weights.largest_file_bytes
+        + sum(adapter.nbytes for adapter in adapters)
+    )
 
 
 def disk_needed(weights: Weights, adapters: tuple[AdapterShape, ...]) -> int:
@@ -25,29 +32,34 @@ def disk_needed(weights: Weights, adapters: tuple[AdapterShape, ...]) -> int:
 
 
 def judge_host(
-    weights: Weights, adapters: tuple[AdapterShape, ...], machine: Machine
+    weights: Weights, adapters: tuple[AdapterShape, ...], machines: tuple[Machine, ...], gpus: int = 1
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """does_not_fit when RAM or disk is short of the least; tight when RAM holds the largest file but not all of them.
+    """`machines`: the shapes with enough cards, the smallest first; that one is judged.
 
-    Weight files are mapped, and the kernel can drop pages it has read; whether a node with less RAM than weights
-    survives the loading depends on its memory limit and its disk, so it is never called "fits".
+    tight when it is short of RAM for the largest weight file, and a larger shape has enough; does_not_fit when none has.
+    tight when RAM holds the largest file but not all of them: weight files are mapped, and the kernel can drop pages it
+    has read, but whether a node survives that depends on its memory limit and its disk. tight when images and model are
+    more than the default boot disk, since its size is chosen with the node.
     """
     verdict: Verdict = "fits"
     reasons: list[str] = []
-    ram = ram_needed(weights, adapters)
+    machine = machines[0]
+    ram = ram_needed(weights, adapters, gpus)
     everything = ram - weights.largest_file_bytes + weights.disk_bytes
     if everything > machine.allocatable_ram_bytes:
-        verdict = "does_not_fit" if ram > machine.allocatable_ram_bytes else "tight"
+        larger = next((other for other in machines if other.allocatable_ram_bytes >= ram), None)
+        verdict = "tight" if larger else "does_not_fit"
+        advice = f" Take {larger.name}." if larger and larger is not machine else ""
         reasons.append(
             f"Loading needs {_gib(ram)} of host RAM at least and {_gib(everything)} to keep all weight files cached; "
-            f"a pod on {machine.name} can get {_gib(machine.allocatable_ram_bytes)}."
+            f"a pod on {machine.name} can get {_gib(machine.allocatable_ram_bytes)}.{advice}"
         )
     disk = disk_needed(weights, adapters)
     if disk > machine.disk_bytes:
-        verdict = "does_not_fit"
+        verdict = worst(verdict, "tight")
         reasons.append(
-            f"Images and model need {disk / 1e9:.1f} GB of boot disk; "
-            f"{machine.name} has {machine.disk_bytes / 1e9:.1f} GB to fill."
+            f"Images and model need {disk / 1e9:.1f} GB of boot disk; {machine.name} has {machine.disk_bytes / 1e9:.1f} GB "
+            "to fill by default. Give the node a larger boot disk."
         )
     return verdict, tuple(reasons)
 

@@ -1,22 +1,30 @@
-"""What vLLM puts on the GPU, part by part, in bytes. Pure.
+"""What vLLM puts on one GPU, part by part, in bytes. Pure.
 
-vLLM measures instead of computing: it loads the weights, runs one dummy batch of max_num_batched_tokens tokens and one
-sampler step of max_num_seqs sequences, captures two CUDA graphs of each kind, and gives the rest of memory ×
-gpu_memory_utilization to the KV cache (vllm/v1/worker/gpu_worker.py determine_available_memory). Each function here
-computes one of those measurements.
+vLLM measures instead of computing: it loads the weights, runs a dummy batch (activation.py), from 0.21 on captures two
+CUDA graphs of each kind, and gives the rest of memory × gpu_memory_utilization to the KV cache
+(vllm/v1/worker/gpu_worker.py determine_available_memory). Each function here computes one of those measurements.
 """
 
 from dataclasses import dataclass
 
+from serving.fit.activation import activation_bytes
 from serving.fit.catalogue import GIB, MIB, Gpu
-from serving.fit.config import ModelShape
 from serving.fit.engines import Engine
 from serving.fit.flags import ServedFlags
+from serving.fit.kv import KvLayout
+from serving.fit.matrices import Matrix, layer_matrices, lora_sizes
+from serving.fit.shapes import Experts, Layer, ModelShape
+from serving.fit.weights import Weights
 
-BLOCK_TOKENS = 16  # --block-size default on CUDA
-SERVED_DTYPE_BYTES = 2  # bfloat16 and half; float32 is not served
-FLASH_ATTENTION_CAPABILITY = (8, 0)
 DEFAULT_CAPTURES = 51  # batch sizes that vLLM captures by default: 1, 2, 4, 8 to 248 by 8, 256 to 512 by 16
+GRAPH_BASE, GRAPH_FIXED, GRAPH_LAYER, GRAPH_EXPERT_LAYER = 307 * MIB, 102 * MIB, 17 * MIB, 30 * MIB
+MANY_EXPERTS = (
+    17  # from here on a layer's graph has the experts' sorting kernels of its own: gpt-oss-20b 1.55 to 1.84 GiB
+)
+OLD_GRAPH_BASE, OLD_GRAPH_LAYER = 60 * MIB, 5 * MIB
+# NCCL's and the custom all-reduce's buffers: 1.82 to 1.96 GiB above one GPU's on H100 and A100 with NVLink (llm-d logs,
+# DeepSeek-Coder-V2-Lite), 0.1 to 0.3 GiB between cards on PCIe (InternVL3-78B, DeepSeek-R1 on RTX 3090).
+NVLINK_BYTES, PCIE_BYTES = int(1.85 * GIB), int(0.25 * GIB)
 
 
 @dataclass(frozen=True)
@@ -24,85 +32,80 @@ class Parts:
     weights_bytes: int
     activation_bytes: int
     cuda_graph_bytes: int
+    graphs_in_budget: bool
     non_torch_bytes: int
     lora_bytes: int
-    sequence_bytes: int  # KV cache of one sequence of max_model_len
-    block_bytes: int  # one KV block over all layers
-    uncertainty_bytes: int
 
     @property
     def non_kv_bytes(self) -> int:
+        """What is taken off the usable memory before the KV cache gets the rest."""
         return (
-            self.weights_bytes + self.activation_bytes + self.cuda_graph_bytes + self.non_torch_bytes + self.lora_bytes
+            self.weights_bytes
+            + self.activation_bytes
+            + (self.cuda_graph_bytes if self.graphs_in_budget else 0)
+            + self.non_torch_bytes
+            + self.lora_bytes
         )
 
 
-def compute_parts(model: ModelShape, weights_bytes: int, gpu: Gpu, flags: ServedFlags, engine: Engine) -> Parts:
-    activation, graphs = activation_bytes(model, flags, engine), cuda_graph_bytes(model, flags)
+def compute_parts(model: ModelShape, weights: Weights, gpu: Gpu, flags: ServedFlags, engine: Engine) -> Parts:
+    copy = 0
+    if weights.quantisation is not None and weights.quantisation.method == "bitsandbytes":
+        copy = _largest_matrix(model) * flags.dtype_bytes // flags.tensor_parallel_size
     return Parts(
-        weights_bytes=weights_bytes,
-        activation_bytes=activation,
-        cuda_graph_bytes=graphs,
-        non_torch_bytes=engine.non_torch_bytes,
-        lora_bytes=lora_bytes(model, flags.max_loras, flags.max_lora_rank),
-        sequence_bytes=kv_bytes(model, flags.max_model_len, flags.kv_cache_dtype),
-        block_bytes=kv_bytes_per_token(model, flags.kv_cache_dtype) * BLOCK_TOKENS,
-        uncertainty_bytes=uncertainty_bytes(gpu, weights_bytes, activation, graphs, flags.kv_cache_dtype),
+        weights_bytes=weights.on_gpu(
+            flags.dtype_bytes, flags.tensor_parallel_size, flags.pipeline_parallel_size, flags.expert_ways, engine.v1
+        )
+        - _unloaded(model, flags),
+        activation_bytes=activation_bytes(model, flags, engine, copy),
+        cuda_graph_bytes=cuda_graph_bytes(model, flags, engine),
+        graphs_in_budget=engine.graphs_in_budget,
+        non_torch_bytes=non_torch_bytes(gpu, flags, engine),
+        lora_bytes=lora_bytes(model, flags),
     )
 
 
-def kv_bytes_per_token(model: ModelShape, kv_cache_dtype: str) -> int:
-    """Keys and values: 2 × layers × KV heads × head_dim × bytes; fp8 takes 1 byte, auto the served dtype's 2.
+def kv_tokens(layout: KvLayout, blocks: int, length: int, in_flight: int, states: int) -> int:
+    """The capacity that "GPU KV cache size" gives: concurrency × max_model_len (get_kv_cache_capacity, 0.32.0).
 
-    Source: vllm/v1/kv_cache_interface.py.
+    For models whose layers are all of one kind this is blocks × block size, as older engines print it.
     """
-    value_bytes = SERVED_DTYPE_BYTES if kv_cache_dtype == "auto" else 1
-    return 2 * model.num_hidden_layers * model.key_value_size * value_bytes
+    if not layout.groups:
+        return 0
+    if len(layout.groups) == 1:
+        return blocks * max(layout.groups[0].page.tokens, 1)
+    return int(blocks / layout.sequence_blocks(length, in_flight, states) * length)
 
 
-def kv_bytes(model: ModelShape, tokens: int, kv_cache_dtype: str) -> int:
-    """KV cache for one sequence: whole blocks, and the null block that vLLM keeps back (v1/core/kv_cache_utils.py)."""
-    blocks = -(-tokens // BLOCK_TOKENS) + 1
-    return blocks * BLOCK_TOKENS * kv_bytes_per_token(model, kv_cache_dtype)
+def non_torch_bytes(gpu: Gpu, flags: ServedFlags, engine: Engine) -> int:
+    if flags.tensor_parallel_size == 1:
+        return engine.non_torch_bytes
+    return engine.non_torch_bytes + (NVLINK_BYTES if gpu.nvlink else PCIE_BYTES)
 
 
-def kv_tokens(available_bytes: int, block_bytes: int) -> int:
-    """Tokens that the rest of the memory holds, in whole blocks without the null block."""
-    return max(available_bytes // block_bytes - 1, 0) * BLOCK_TOKENS
-
-
-def activation_bytes(model: ModelShape, flags: ServedFlags, engine: Engine) -> int:
-    """Peak of the profile run above the weights; T = max_num_batched_tokens, S = max_num_seqs, values of 2 bytes.
-
-    Throughout: three hidden states of T × hidden_size (input, residual, output; 6 bytes a value, 4.6 to 7.2 measured).
-    On top, the larger of
-    - the widest layer: gate and up (2 × intermediate_size) and their product (1 ×), or q, k, v and the attention's
-      output, for T tokens; Qwen2.5-7B with T = 32768 gives 4.1 GiB where 4.35 were logged;
-    - the sampler: S × vocab_size × Engine.logit_bytes.
-    LoRA adds the float32 intermediates of three slices: 3 × T × rank × 4 (vllm/lora/punica_wrapper/punica_gpu.py).
-    """
-    tokens, sequences = flags.max_num_batched_tokens, min(flags.max_num_seqs, flags.max_num_batched_tokens)
-    hidden = 3 * model.hidden_size * tokens * SERVED_DTYPE_BYTES
-    width = max(3 * model.intermediate_size, 2 * model.query_size + 2 * model.key_value_size)
-    layer = width * tokens * SERVED_DTYPE_BYTES
-    sampler = sequences * model.vocab_size * engine.logit_bytes
-    lora = 3 * tokens * flags.max_lora_rank * 4 if flags.max_loras else 0
-    return hidden + max(layer, sampler) + lora
-
-
-def cuda_graph_bytes(model: ModelShape, flags: ServedFlags) -> int:
+def cuda_graph_bytes(model: ModelShape, flags: ServedFlags, engine: Engine) -> int:
     """Captured graphs: 0.3 GiB + (0.1 + 0.017 × layers) GiB for the default 51 batch sizes, in proportion for fewer.
 
-    A fit to what vLLM 0.19 logged on an H100 (28 layers 0.88 GiB, 40 layers 0.98 to 1.07, 46 layers 1.23) and on
-    a later 8 GB card (28 layers 0.94). With LoRA each size is captured with and without an adapter
-    (cudagraph_specialize_lora), so the proportional part counts twice. From 0.21 on vLLM takes the graphs out of the
-    budget; before, they came on top of it, and counting them is the safe side.
+    A fit to what vLLM 0.19 logged on an H100 (28 layers 0.88 GiB, 40 layers 0.98 to 1.07, 80 layers 1.61 to 1.85); fewer
+    than 8 sizes cost 0.05 GiB (Qwen2.5-3B, 8 sequences). gpt-oss captures sizes up to 1024. With LoRA each size is
+    captured with and without an adapter (cudagraph_specialize_lora), so the proportional part counts twice. V0 captured
+    decode steps only: 0.17 GiB for 28 layers, 0.27 for 40.
     """
     if flags.enforce_eager:
         return 0
-    sizes = _capture_sizes(min(2 * flags.max_num_seqs, 512, flags.max_num_batched_tokens))
-    captured = (102 + 17 * model.num_hidden_layers) * MIB * sizes // DEFAULT_CAPTURES
-    return 307 * MIB + captured * (2 if flags.max_loras else 1)
+    if not engine.v1:
+        return OLD_GRAPH_BASE + OLD_GRAPH_LAYER * model.num_hidden_layers
+    most = 1024 if model.model_type == "gpt_oss" else 512
+    sizes = _capture_sizes(min(2 * flags.max_num_seqs, most, flags.max_num_batched_tokens))
+    layers = sum(times * _graph_bytes(layer) for layer, times in model.distinct_layers)
+    captured = (GRAPH_FIXED + layers) * sizes // DEFAULT_CAPTURES
+    base = GRAPH_BASE * min(sizes, DEFAULT_CAPTURES) // DEFAULT_CAPTURES
+    return base + captured * (2 if flags.max_loras else 1)
+
+
+def _graph_bytes(layer: Layer) -> int:
+    many = isinstance(layer.mlp, Experts) and layer.mlp.count >= MANY_EXPERTS
+    return GRAPH_EXPERT_LAYER if many else GRAPH_LAYER
 
 
 def _capture_sizes(largest: int) -> int:
@@ -111,26 +114,47 @@ def _capture_sizes(largest: int) -> int:
     return small + len(range(8, min(largest + 1, 256), 8)) + len(range(256, largest + 1, 16))
 
 
-def lora_bytes(model: ModelShape, slots: int, rank: int) -> int:
+def lora_bytes(model: ModelShape, flags: ServedFlags) -> int:
     """LoRA slots: max_loras × max_lora_rank A and B buffers for every linear layer, adapted or not (vllm/lora/layers).
 
     A takes in × rank and B rank × out values; fused layers (qkv, gate_up) keep one pair for each of their slices.
+    Tensor parallel splits the B of column-parallel layers and the A of row-parallel ones. Experts have a pair each.
     Llama-3.1-8B with 2 slots of rank 16 gives 0.17 GiB; 14.99 → 15.17 GiB logged.
     """
-    layer = sum(width_in + width_out for width_in, width_out in model.linear_sizes.values())
+    if not flags.max_loras:
+        return 0
+    ways = flags.tensor_parallel_size
+    layers = sum(
+        times * sum(_lora_values(matrix, ways) for matrix in lora_sizes(model, layer).values())
+        for layer, times in model.distinct_layers
+    )
     embeddings = 2 * (model.vocab_size + model.hidden_size) if model.lora_on_embeddings else 0
-    return slots * rank * SERVED_DTYPE_BYTES * (model.num_hidden_layers * layer + embeddings)
+    return (
+        flags.max_loras
+        * flags.max_lora_rank
+        * flags.dtype_bytes
+        * (layers // flags.pipeline_parallel_size + embeddings)
+    )
 
 
-def uncertainty_bytes(gpu: Gpu, weights_bytes: int, activation: int, graphs: int, kv_cache_dtype: str) -> int:
-    """Half-width of the band around the headroom: the errors seen, added up so that it holds when all go one way.
+def _lora_values(matrix: Matrix, ways: int) -> int:
+    if matrix.split == "columns":
+        return matrix.columns // ways + matrix.rows
+    share = min(ways, matrix.heads) if matrix.split == "heads" else ways
+    return (matrix.columns + matrix.rows // share) * matrix.copies
 
-    0.5 % of the memory: one card name reports totals that differ by that (A100 40 GB: 39.38 to 39.56 GiB).
-    0.5 % of the weights, 25 % of the activation, 50 % of the CUDA graphs: spread of the logs around the formulas above.
-    0.25 GiB: non-torch memory (0.13 to 0.46 GiB logged) and the allocator's rounding.
-    1.5 GiB with an fp8 KV cache: FlashInfer's workspaces (0.07 → 2.35 GiB seen in one model when it was switched on).
-    0.5 GiB below compute capability 8.0: other attention kernels, and no measurement of the V1 engine to compare with.
-    """
-    band = gpu.memory_bytes // 200 + weights_bytes // 200 + activation // 4 + graphs // 2 + GIB // 4
-    band += 0 if kv_cache_dtype == "auto" else 3 * GIB // 2
-    return band + (0 if gpu.compute_capability >= FLASH_ATTENTION_CAPABILITY else GIB // 2)
+
+def _largest_matrix(model: ModelShape) -> int:
+    sizes = [
+        matrix.rows * matrix.columns * (2 if matrix.name.endswith(("gate_proj", "up_proj")) else 1)
+        for layer, _ in model.distinct_layers
+        for matrix in layer_matrices(layer, model.model_type, model.hidden_size)
+        if matrix.quantised
+    ]
+    return max(sizes, default=0)
+
+
+def _unloaded(model: ModelShape, flags: ServedFlags) -> int:
+    if not flags.language_model_only:
+        return 0
+    return sum(tower.parameters for tower in model.towers) * flags.dtype_bytes // flags.tensor_parallel_size

@@ -1,6 +1,7 @@
 """A FitReport as text for the terminal: one line a part, with a bar. Pure."""
 
 from serving.fit.catalogue import GIB, MIB
+from serving.fit.engines import find_engine
 from serving.fit.report import FitReport
 
 BAR_WIDTH = 30
@@ -24,13 +25,9 @@ def draw(report: FitReport) -> str:
 
 
 def _non_kv(report: FitReport) -> int:
-    return (
-        report.weights_bytes
-        + report.lora_bytes
-        + report.activation_bytes
-        + report.cuda_graph_bytes
-        + report.non_torch_bytes
-    )
+    """What is taken off the usable memory; engines before 0.21 take their graphs outside of it."""
+    graphs = report.cuda_graph_bytes if find_engine(report.engine_version).graphs_in_budget else 0
+    return report.weights_bytes + report.lora_bytes + report.activation_bytes + graphs + report.non_torch_bytes
 
 
 def _title(report: FitReport) -> str:

@@ -1,10 +1,11 @@
 """FitReport: one verdict with every part, in bytes, and how a verdict follows from headroom and uncertainty. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 Verdict = Literal["fits", "tight", "does_not_fit"]
 ORDER: tuple[Verdict, ...] = ("fits", "tight", "does_not_fit")
+DOES_NOT_FIT_EXIT = 3
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,19 @@ class FitReport:
     kv_cache_bytes: int  # what is left for it; 0 when nothing is
     kv_cache_tokens: int
     activation_bytes: int
-    cuda_graph_bytes: int
+    cuda_graph_bytes: int  # engines before 0.21 take them outside of usable_bytes
     non_torch_bytes: int
     lora_bytes: int
     headroom_bytes: int  # usable − all parts − KV cache of one sequence of max_model_len; negative when it does not fit
     uncertainty_bytes: int  # half-width of the band around the headroom
     max_model_len: int  # asked
     max_model_len_fits: int  # the longest that would be called "fits"; 0 when none
+    max_num_seqs_fits: int  # the most sequences with which max_model_len would be called "fits"; 0 when none
     concurrency_at_max_model_len: float  # as vLLM prints it
     host_ram_needed_bytes: int
-    host_ram_bytes: int  # what a pod can get on the GPU's machine
+    host_ram_bytes: int  # what a pod can get on the GPU's machine; 0 when the machine is not known
     disk_needed_bytes: int
-    disk_bytes: int
+    disk_bytes: int  # 0 when the machine is not known
     flags: tuple[str, ...]  # of `vllm serve`
     changes: tuple[Change, ...]  # cheapest first; empty when it fits
     reasons: tuple[str, ...]
@@ -47,6 +49,16 @@ class FitReport:
     @property
     def fits(self) -> bool:
         return self.verdict != "does_not_fit"
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.fits else DOES_NOT_FIT_EXIT
+
+    def document(self) -> dict[str, object]:
+        """The JSON document of one verdict: every field, with exit_code after the verdict."""
+        fields = asdict(self)
+        head = {"verdict": fields.pop("verdict"), "exit_code": self.exit_code}
+        return head | fields
 
 
 def judge(headroom_bytes: int, uncertainty_bytes: int) -> Verdict:

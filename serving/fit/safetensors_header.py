@@ -13,7 +13,9 @@ from pathlib import Path
 from serving.fit.strict_json import BadJson, is_int, parse_object, shown
 
 LENGTH_BYTES = 8
-MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+# huggingface_hub's limit; the safetensors library's is 100 MB, which would take a minute and gigabytes to parse. The
+# largest in public use, one file of 100,000 tensors, is about 12 MB.
+MAX_HEADER_BYTES = 25_000_000
 MAX_DIMENSIONS = 32
 MAX_DIMENSION = 2**48
 BITS: Mapping[str, int] = {

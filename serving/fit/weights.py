@@ -1,136 +1,234 @@
-"""What the base model's weights take: on the GPU at the dtype served, on disk, and in the largest file.
+"""What a model's weights take on one GPU, by how tensor parallel shares them out. Pure.
 
-Reads safetensors headers and the index, never a weight. It does not model quantised weights.
+From headers (weights_from_headers) or, where there are none, from config.json by architecture (weights_from_config).
+Nothing here reads a file; files.py does.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import prod
-from pathlib import Path
+from math import ceil, prod
 
-from serving.fit.config import ModelShape, UnsupportedModel
-from serving.fit.safetensors_header import HeaderInvalid, Tensor, read_header
-from serving.fit.strict_json import BadJson, read_object, shown
+from serving.fit.config import UnsupportedModel
+from serving.fit.matrices import COPIED_VALUES, Matrix, layer_matrices
+from serving.fit.naming import FLOATS, HEAD, NOT_LOADED, area_of, matrix_of, split_of
+from serving.fit.quantisation import NVFP4, Quantisation, UnsupportedQuantisation, by_flag, by_word
+from serving.fit.safetensors_header import Tensor
+from serving.fit.shapes import Dense, Experts, ModelShape
+from serving.fit.weight_checks import check_weights
 
-INDEX = "model.safetensors.index.json"
-FLOATS = ("F64", "F32", "F16", "BF16")
-VOCABULARY_PADDING = (
-    64  # vLLM pads embedding rows to a multiple (vocab_parallel_embedding.py DEFAULT_VOCAB_PADDING_SIZE)
-)
-BUFFERS = re.compile(r"\.(inv_freq|position_ids|masked_bias)$")  # vLLM computes these itself
-FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\.safetensors")  # of the same folder
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+VOCABULARY_PADDING = 64  # vLLM pads embedding rows to a multiple (vocab_parallel_embedding.py)
+MXFP4_HIDDEN, MXFP4_WIDTH = 256, 128  # what expert matrices are padded to (quantization/mxfp4.py)
+HEADER_BAND, CONFIG_BAND, GUESS_BAND = 0.005, 0.012, 0.03
+MIXED_BAND = 0.2  # NVFP4 checkpoints keep attention in 16 bits or not, and only their quantization_config says which
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Weights that are shared out in one way."""
+
+    split: str  # rows, columns, heads, all (experts), vocab, tower, none
+    heads: int  # for splits "heads" and "tower"
+    layers: bool  # inside the layers, which pipeline parallel shares out
+    values: int  # held in the dtype served
+    nbytes: int  # held as they are: quantised weights and their scales
 
 
 @dataclass(frozen=True)
 class Weights:
-    served_bytes: int  # on the GPU, with the rotary cache and the padded vocabulary
+    pieces: tuple[Piece, ...]
+    repacked_bytes: int  # the largest quantised matrix; a second copy of it lives while vLLM repacks it
     disk_bytes: int  # all weight files
     largest_file_bytes: int
+    source: str  # headers or config
+    band: float  # share by which the sum may be off
+    quantisation: Quantisation | None = None
+
+    def on_gpu(
+        self,
+        dtype_bytes: int,
+        tensor_parallel: int = 1,
+        pipeline_parallel: int = 1,
+        experts: int = 0,
+        repack: bool = True,
+    ) -> int:
+        """Bytes on the fullest GPU. `experts`: how many GPUs share the experts, where that is not tensor parallel.
+
+        vLLM's "Model loading took" is the peak while loading (max_memory_allocated), so the matrix that is being
+        repacked for Marlin counts twice (`repack`; V0 logged what was left afterwards): Qwen3-14B-AWQ has 9.29 GiB of
+        weights and logs 9.36. An encoder's attention stays whole where its heads do not divide.
+        """
+        total = 0.0
+        for piece in self.pieces:
+            ways = tensor_parallel
+            if piece.split == "none":
+                ways = 1
+            elif piece.split == "heads":
+                ways = min(tensor_parallel, piece.heads)
+            elif piece.split == "tower":
+                ways = 1 if piece.heads % tensor_parallel else tensor_parallel
+            elif piece.split == "all" and experts:
+                ways = experts
+            share = 1 / ways / (pipeline_parallel if piece.layers else 1)
+            total += (piece.values * dtype_bytes + piece.nbytes) * share
+        return ceil(total + (self.repacked_bytes / tensor_parallel if repack else 0))
 
 
-def read_tensors(model: Path) -> tuple[Tensor, ...]:
-    """Every tensor of the model folder, from the headers. Raises HeaderInvalid."""
-    tensors = tuple(tensor for path in weight_files(model) for tensor in read_header(path))
-    twice, times = Counter(tensor.name for tensor in tensors).most_common(1)[0] if tensors else ("", 0)
-    if times > 1:
-        raise HeaderInvalid(
-            f"Tensor {twice[:80]!r} is in two files of {model.name}; required: once. "
-            f"Remove the stale file or add {INDEX}."
-        )
-    return tensors
+def weights_from_headers(
+    tensors: Sequence[Tensor], model: ModelShape, file_sizes: Sequence[int] = (), quantization: str | None = None
+) -> Weights:
+    """The tensors that vLLM loads: floats at the dtype served, everything else as it is stored.
 
-
-def weight_files(model: Path) -> tuple[Path, ...]:
-    """The safetensors files that vLLM would load: those of the index, else all. Raises HeaderInvalid."""
-    if (model / INDEX).is_file():
-        return tuple(model / name for name in _indexed(model / INDEX))
-    files = tuple(
-        path
-        for path in sorted(model.glob("*.safetensors"))
-        if not path.name.startswith(("consolidated", "adapter_model"))
-    )
-    if not files:
-        pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in model.glob(pattern))
-        found = f"pickled weights ({pickles[0]})" if pickles else "none"
-        raise HeaderInvalid(
-            f"No safetensors file in {model.name}; found: {found}. "
-            "Convert the weights to safetensors or fetch them again."
-        )
-    return files
-
-
-def measure(model: Path, shape: ModelShape, dtype_bytes: int) -> Weights:
-    """`dtype_bytes`: bytes of one value at the dtype served. Raises HeaderInvalid, UnsupportedModel."""
-    served = weights_bytes(read_tensors(model), shape, dtype_bytes)
-    sizes = [path.stat().st_size for path in weight_files(model)]
-    return Weights(served, sum(sizes), max(sizes))
-
-
-def weights_bytes(tensors: tuple[Tensor, ...], shape: ModelShape, dtype_bytes: int) -> int:
-    """Bytes on the GPU: every value at the served dtype, with the padded vocabulary and the rotary cache.
-
-    With tied embeddings the output head is the embedding, and vLLM does not load a stored lm_head. The rotary cache
-    holds cos and sin of every position, max_position_embeddings × head_dim values (rotary_embedding/base.py); vLLM
-    counts it as weights: Llama-3.1-8B has 14.96 GiB of parameters and logs "Model loading took 14.99 GiB".
-
-    Raises HeaderInvalid when the tensors are not those of the config, UnsupportedModel for integer or 8-bit weights.
+    With tied embeddings a stored lm_head is not loaded. Raises HeaderInvalid when the tensors are not those of the
+    config, UnsupportedModel for dtypes that are no weights.
     """
-    loaded = [tensor for tensor in tensors if not BUFFERS.search(tensor.name)]
-    if shape.tie_word_embeddings:
-        loaded = [tensor for tensor in loaded if tensor.name != HEAD]
-    _check_dtypes(loaded)
-    _check_shapes({tensor.name: tensor.shape for tensor in loaded}, shape)
-    parameters = sum(prod(tensor.shape) for tensor in loaded)
-    padding = -shape.vocab_size % VOCABULARY_PADDING * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)
-    rotary = shape.max_position_embeddings * shape.head_dim
-    return (parameters + padding + rotary) * dtype_bytes
+    loaded = [tensor for tensor in tensors if not NOT_LOADED.search(tensor.name)]
+    if model.tie_word_embeddings:
+        loaded = [tensor for tensor in loaded if not HEAD.search(tensor.name)]
+    check_weights({tensor.name: tensor for tensor in loaded}, model)
+    found: Counter[tuple[str, int, bool, bool]] = Counter()
+    for tensor in loaded:
+        split, heads = split_of(tensor.name, tensor.shape, model)
+        real = tensor.dtype in FLOATS
+        found[split, heads, area_of(tensor.name), real] += prod(tensor.shape) if real else tensor.nbytes
+    runtime = _runtime(model, quantization)
+    if runtime:
+        found = _quantised_while_loading(loaded, model, runtime, found)
+    pieces = [
+        Piece(split, heads, layers, amount if real else 0, 0 if real else amount)
+        for (split, heads, layers, real), amount in found.items()
+    ]
+    packed = [tensor.nbytes for tensor in loaded if tensor.dtype not in FLOATS and len(tensor.shape) > 1]
+    sizes = list(file_sizes) or [sum(tensor.nbytes for tensor in tensors)]
+    return Weights(
+        (*pieces, *_copied_values(model), *_added(model)), max(packed, default=0), sum(sizes), max(sizes), "headers", HEADER_BAND,
+        runtime or model.quantisation,
+    )  # fmt: skip
 
 
-def _indexed(path: Path) -> tuple[str, ...]:
+def weights_from_config(model: ModelShape, quantization: str | None = None, name: str = "") -> Weights:
+    """Every matrix that the architecture has, in the checkpoint's quantisation.
+
+    That is quantization_config's; else what `quantization` (the flag) says; else what the ending of `name` says.
+    Raises UnsupportedModel.
+    """
     try:
-        names = read_object(path).get("weight_map")
-    except BadJson as error:
-        raise HeaderInvalid(f"{path.name} cannot be read: {error}. Fetch it again.") from error
-    if not isinstance(names, dict) or not names:
-        raise HeaderInvalid(f"{path.name} has no weight_map with tensors. Fetch it again.")
-    for name in names.values():
-        if not isinstance(name, str) or not FILE_NAME.fullmatch(name):
-            raise HeaderInvalid(
-                f"{path.name} points to {shown(name)}; required: a .safetensors file in the same folder. "
-                "Fetch it again."
-            )
-    return tuple(sorted(set(names.values())))
+        found = model.quantisation or by_flag(quantization) or by_word(_ending(name))
+    except UnsupportedQuantisation as error:
+        raise UnsupportedModel(str(error)) from error
+    pieces: Counter[tuple[str, int, bool, bool]] = Counter()
+    largest = 0.0
+    for layer, times in model.distinct_layers:
+        matrices = layer_matrices(layer, model.model_type, model.hidden_size)
+        for matrix in matrices:
+            quantised = found is not None and _is_quantised(matrix, found)
+            amount = _packed_bytes(matrix, found, model) if quantised and found else matrix.values()
+            pieces[matrix.split, matrix.heads, True, not quantised] += round(amount) * times
+        if found is not None and not found.runtime:
+            largest = max([largest, *_repacked(layer.mlp, matrices, found, model)])
+    _embeddings(pieces, model, found)
+    disk = sum(amount * (2 if real else 1) for (_, _, _, real), amount in pieces.items())
+    parts = tuple(
+        Piece(split, heads, layers, amount if real else 0, 0 if real else amount)
+        for (split, heads, layers, real), amount in pieces.items()
+    )
+    band = CONFIG_BAND
+    if found and not found.stated:
+        band = MIXED_BAND if found.method == NVFP4.method else GUESS_BAND
+    return Weights(
+        (*parts, *_added(model)), int(largest), disk, min(disk, 5 * 10**9), "config", band + model.unsure, found
+    )
 
 
-def _check_dtypes(tensors: list[Tensor]) -> None:
+def _ending(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _runtime(model: ModelShape, quantization: str | None) -> Quantisation | None:
+    """--quantization on a 16-bit checkpoint makes vLLM quantise while it loads (fp8, bitsandbytes)."""
+    if model.quantisation or not quantization:
+        return None
+    try:
+        found = by_flag(quantization)
+    except UnsupportedQuantisation as error:
+        raise UnsupportedModel(str(error)) from error
+    return found if found and found.method in ("fp8", "bitsandbytes") else None
+
+
+def _quantised_while_loading(
+    tensors: Iterable[Tensor],
+    model: ModelShape,
+    found: Quantisation,
+    pieces: Counter[tuple[str, int, bool, bool]],
+) -> Counter[tuple[str, int, bool, bool]]:
+    """Moves the matrices of the layers from the dtype served to the width of the method."""
     for tensor in tensors:
-        if tensor.dtype not in FLOATS:
-            raise UnsupportedModel(
-                f"Tensor {tensor.name[:80]!r} has dtype {tensor.dtype}; "
-                f"the fit estimate models only {', '.join(FLOATS)}. "
-                "Serve an unquantised checkpoint, or measure this one on the GPU."
-            )
+        matrix = matrix_of(tensor.name, model)
+        if matrix is None or not matrix.quantised or len(tensor.shape) < 2 or tensor.dtype not in FLOATS:
+            continue
+        split, heads = split_of(tensor.name, tensor.shape, model)
+        pieces[split, heads, True, True] -= prod(tensor.shape)
+        pieces[split, heads, True, False] += int(
+            prod(tensor.shape) * found.bits / 8 + tensor.shape[0] * found.row_bytes
+        )
+    return pieces
 
 
-def _check_shapes(found: Mapping[str, tuple[int, ...]], shape: ModelShape) -> None:
-    """A missing matrix would make the estimate too small, so each one that the config implies must be there."""
-    for name, expected in _matrices(shape):
-        if found.get(name) != expected:
-            raise HeaderInvalid(
-                f"{name} is {found.get(name, 'absent')} in the weight files and {expected} by config.json. "
-                "Use the config.json and the weights of one model, all files of it."
-            )
+def _is_quantised(matrix: Matrix, found: Quantisation) -> bool:
+    if not matrix.quantised or (found.experts_only and ".experts." not in matrix.name):
+        return False
+    return not found.skips(f"model.layers.*.{matrix.name}")
 
 
-def _matrices(shape: ModelShape) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Lazily, so that an absurd layer count fails at the first layer that is not there."""
-    hidden, sizes = shape.hidden_size, shape.linear_sizes
-    yield EMBEDDING, (shape.vocab_size, hidden)
-    if not shape.tie_word_embeddings:
-        yield HEAD, (shape.vocab_size, hidden)
-    for index in range(shape.num_hidden_layers):
-        for name, (width_in, width_out) in sizes.items():
-            yield f"model.layers.{index}.{name}.weight", (width_out, width_in)
+def _packed_bytes(matrix: Matrix, found: Quantisation, model: ModelShape) -> float:
+    rows, columns = matrix.rows, matrix.columns
+    bits = found.expert_bits if found.expert_bits and ".experts." in matrix.name else found.bits
+    if found.method == "mxfp4":
+        first, second = (MXFP4_HIDDEN, MXFP4_WIDTH) if "down_proj" in matrix.name else (MXFP4_WIDTH, MXFP4_HIDDEN)
+        rows, columns = ceil(rows / first) * first, ceil(columns / second) * second
+    return (rows * columns * bits / 8 + rows * found.row_bytes) * matrix.copies
+
+
+def _repacked(mlp: object, matrices: Iterable[Matrix], found: Quantisation, model: ModelShape) -> list[float]:
+    """Sizes of what is repacked at once: gate and up are one matrix, the experts of a layer are one."""
+    if found.method == "mxfp4" or (found.method in ("fp8", "compressed-tensors") and found.bits >= 8):
+        return []
+    sizes = {m.name: _packed_bytes(m, found, model) for m in matrices if _is_quantised(m, found)}
+    both = 2 if isinstance(mlp, Experts) or (isinstance(mlp, Dense) and mlp.gated) else 1
+    return [size * (both if "up_proj" in name or "gate_proj" in name else 1) for name, size in sizes.items()]
+
+
+def _embeddings(pieces: Counter[tuple[str, int, bool, bool]], model: ModelShape, found: Quantisation | None) -> None:
+    table = model.vocab_size * model.hidden_size
+    tables = 1 if model.tie_word_embeddings else 2
+    if found is not None and found.embeddings:
+        pieces["vocab", 0, False, False] += round(table * tables * found.bits / 8)
+    else:
+        pieces["vocab", 0, False, True] += table * tables
+    pieces["none", 0, False, True] += model.hidden_size
+    pieces["rows", 0, False, True] += model.extra_parameters
+    for tower in model.towers:
+        pieces["rows", 0, False, True] += tower.parameters - tower.attention_parameters
+        pieces["tower", tower.heads, False, True] += tower.attention_parameters
+
+
+def _added(model: ModelShape) -> tuple[Piece, ...]:
+    """What vLLM allocates that no file has: padded vocabulary rows, and cos and sin of every position.
+
+    The rotary cache is max_position_embeddings × rotary_dim values (rotary_embedding/base.py): Llama-3.1-8B has 14.96
+    GiB of parameters and logs "Model loading took 14.99 GiB".
+    """
+    padding = -model.vocab_size % VOCABULARY_PADDING * model.hidden_size * (1 if model.tie_word_embeddings else 2)
+    rotary = model.max_position_embeddings * model.rotary_dim
+    return (Piece("vocab", 0, False, padding, 0), Piece("none", 0, False, rotary, 0))
+
+
+def _copied_values(model: ModelShape) -> tuple[Piece, ...]:
+    """Values' slots that are filled from the keys' weights, at 16 bits."""
+    copies = [
+        (times, matrix)
+        for layer, times in model.distinct_layers
+        for matrix in layer_matrices(layer, model.model_type, model.hidden_size)
+        if matrix.name == COPIED_VALUES
+    ]
+    return tuple(Piece("heads", matrix.heads, True, times * matrix.values(), 0) for times, matrix in copies)

@@ -1,0 +1,134 @@
+"""A real Kubernetes API server with etcd on loopback, and the Kyverno CLI: admission is judged by the programs themselves.
+
+The programs are found in KUBEBUILDER_ASSETS (the convention of controller-runtime's envtest; `setup-envtest use 1.36`
+fills such a folder), else on PATH. Tests that ask for one that is not there are skipped, with the reason.
+"""
+
+import os
+import shutil
+import ssl
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fix_envoy import free_ports
+
+START_SECONDS = 60
+TOKEN = "only-for-tests"
+ASSETS = "KUBEBUILDER_ASSETS"
+
+
+def find_program(name: str) -> str:
+    """Its path; skips the test where it is absent."""
+    places = os.pathsep.join(filter(None, (os.environ.get(ASSETS), os.environ.get("PATH"))))
+    found = shutil.which(name, path=places)
+    if found is None:
+        pytest.skip(f"{name} is neither in {ASSETS} nor on PATH")
+    return found
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """An admin's client; paths as in the Kubernetes API reference."""
+
+    client: httpx.Client
+
+    def apply(self, path: str, document: dict[str, Any]) -> None:
+        """Server-side apply."""
+        answer = self.client.patch(
+            path,
+            params={"fieldManager": "test", "force": "true"},
+            headers={"content-type": "application/apply-patch+yaml"},
+            json=document,
+        )
+        assert answer.status_code in (200, 201), answer.text
+
+    def namespace(self, labels: dict[str, str]) -> str:
+        """A new one, so that no two tests meet."""
+        name = f"test-{uuid.uuid4().hex[:10]}"
+        metadata = {"name": name, "labels": labels}
+        self.apply(f"/api/v1/namespaces/{name}", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        return name
+
+    def create_pod(self, namespace: str, pod: dict[str, Any], *, dry_run: bool = True) -> httpx.Response:
+        params = {"dryRun": "All"} if dry_run else {}
+        return self.client.post(f"/api/v1/namespaces/{namespace}/pods", params=params, json=pod)
+
+
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """No controllers, scheduler or kubelets run: what is created stays as it is."""
+    programs = {name: find_program(name) for name in ("etcd", "kube-apiserver", "openssl")}
+    folder = tmp_path_factory.mktemp("api-server")
+    client_port, peer_port, port = free_ports(3)
+    etcd_url = f"http://127.0.0.1:{client_port}"
+    key = folder / "service-account.key"
+    subprocess.run([programs["openssl"], "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+    (folder / "tokens.csv").write_text(f'{TOKEN},admin,admin,"system:masters"\n')
+    etcd = [
+        programs["etcd"], f"--data-dir={folder}/etcd", f"--listen-client-urls={etcd_url}", "--unsafe-no-fsync",
+        f"--advertise-client-urls={etcd_url}", f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
+        f"--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}",
+        f"--initial-cluster=default=http://127.0.0.1:{peer_port}",
+    ]  # fmt: skip
+    server = [
+        programs["kube-apiserver"], f"--etcd-servers={etcd_url}", f"--secure-port={port}", "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none", f"--cert-dir={folder}/certs",
+        f"--token-auth-file={folder}/tokens.csv", "--authorization-mode=RBAC",
+        f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
+        f"--service-account-issuer=https://127.0.0.1:{port}", "--service-cluster-ip-range=10.96.0.0/16",
+        "--disable-admission-plugins=ServiceAccount",
+    ]  # fmt: skip
+    with _running(etcd, folder / "etcd.log"), _running(server, folder / "server.log") as process:
+        tls = _wait_for_certificate(folder, process)
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        with httpx.Client(base_url=f"https://127.0.0.1:{port}", headers=headers, verify=tls, timeout=30) as client:
+            _wait_until_ready(client, process, folder / "server.log")
+            yield ApiServer(client)
+
+
+@contextmanager
+def _running(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(argv, stdout=output, stderr=output, cwd=log.parent)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for_certificate(folder: Path, process: subprocess.Popen[bytes]) -> ssl.SSLContext:
+    """The server signs its own certificate at its first start."""
+    certificate = folder / "certs" / "apiserver.crt"
+    deadline = time.monotonic() + START_SECONDS
+    while not (certificate.is_file() and b"END CERTIFICATE" in certificate.read_bytes()):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"kube-apiserver did not start: {(folder / 'server.log').read_text()[-2000:]}")
+        time.sleep(0.05)
+    return ssl.create_default_context(cadata=certificate.read_text())
+
+
+def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"kube-apiserver is not ready: {log.read_text()[-2000:]}")
+        time.sleep(0.1)
