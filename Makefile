@@ -4,7 +4,7 @@ SPEC ?= evals/ticket_router/release.yaml
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead
+.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-modelcar bench-signing
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -46,6 +46,15 @@ bench-release: setup ## Time of a release: installed, and with nothing changed; 
 
 bench-overhead: setup ## What orchestration costs a stage
 	@$(RUN) tests/bench/bench_overhead.py
+
+bench-fit: setup ## GPU-fit estimate against measured vLLM starts, beside other estimators
+	@$(RUN) -m tests.bench.bench_fit
+
+bench-modelcar: setup ## Build, push and pull of a 1 GiB model beside olot+skopeo and oras-py; wants a quiet machine
+	@$(RUN) tests/bench/bench_modelcar.py $(ARGS)
+
+bench-signing: setup ## Signing and verifying a 1 GiB model against plain sha256; installs cosign and model-signing for the tests
+	@$(RUN) tests/bench/bench_signing.py $(ARGS)
 
 clean: down ## Stop the stack and remove its state (models and environments stay)
 	@rm -rf .liftlock

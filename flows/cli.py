@@ -16,6 +16,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli_fit import fit
+from flows.cli_modelcar import modelcar
+from flows.cli_signing import keys
+
 app = typer.Typer(
     name="liftlock",
     help="Dataset to served model, through gates that open only on evidence.",
@@ -24,6 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+app.add_typer(fit, name="fit", rich_help_panel="Release")
+app.add_typer(modelcar, name="modelcar", rich_help_panel="Release")
+app.add_typer(keys, name="keys", rich_help_panel="Release")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 BAD_INPUT = 2
 

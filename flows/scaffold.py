@@ -109,7 +109,7 @@ serving: # vLLM's words; the preflight checks that it fits
   gpu_memory_utilization: 0.92 # share of the card's memory that vLLM may take
   max_num_seqs: 64 # requests at a time
   max_loras: 4 # adapters at a time
-  max_lora_rank: 16 # at least training.r
+  max_lora_rank: 8 # at least training.r
 
 delivery: # how the new version takes over the traffic
   target: local # vLLM and Envoy on this machine

@@ -5,10 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import mlflow
 
-from serving.modelcar import DigestMismatch, LayoutInvalid, model_layers, push, verify_layout, write_layout
+from serving.modelcar import (
+    DigestMismatch,
+    LayoutInvalid,
+    copy_image,
+    model_layers,
+    open_store,
+    parse_reference,
+    verify_layout,
+    write_layout,
+)
 from tasks.artifacts import Adapter, EvalPair, FitReport, GateDecision, Modelcar, ModelVersion
 from tasks.ledger import alias_version, move_alias
 from tasks.preflight import fit_digest
@@ -35,7 +43,7 @@ def build(
 ) -> Modelcar:
     """The digest depends on the model's bytes alone, so evidence stands in MLflow's tags and the ledger, not in the image.
 
-    Raises ModelRefused, PushFailed, AliasMoved.
+    Raises ModelRefused, RegistryFailed, AliasMoved.
     """
     settings = get_settings()
     repository = f"{settings.registry_repository}/{spec.name}"
@@ -76,17 +84,17 @@ def build(
 
 
 def _push(modelcar: Modelcar, registry: str, repository: str, tag: str) -> None:
+    target = parse_reference(f"{registry.rstrip('/')}/{repository}:{tag}")
     with (
-        httpx.Client(timeout=httpx.Timeout(30, read=600)) as client,
+        open_store(parse_reference(f"oci:{layout_folder()}")) as source,
+        open_store(target) as store,
         Progress(current_run().console, "push") as progress,
     ):
-        push(
-            layout_folder(),
+        copy_image(
+            source,
             modelcar.digest,
-            registry,
-            repository,
+            store,
             tag,
-            client=client,
             progress=lambda done, total: progress.update(done, total, "bytes"),
         )
 

@@ -27,7 +27,7 @@ from tasks.stack.engine import Engine
 from tasks.stage import digest_of, stage
 from tasks.train import ADAPTER_FILES
 
-CONCURRENCY = 8
+CONCURRENCY = 16
 
 
 @dataclass(frozen=True)

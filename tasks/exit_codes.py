@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 BAD_INPUT = {
+    "ResultsInvalid", "SuiteTooSmall", "NoiseUnmeasured",
     "UsageError", "BadParameter", "NoSuchOption", "MissingParameter", "BadInput", "SpecInvalid", "DatasetRefused", "BaseModelRefused",
     "TrainingRefused", "SuiteInvalid", "PromptInvalid", "CorpusError", "UnknownGpu", "FlagsRefused", "ConfigInvalid", "HeaderInvalid",
     "EngineBusy", "ReleaseUnderWay", "FolderTaken", "NameRefused", "ModelRefused", "AdapterRefused", "StackDown", "FingerprintMismatch",
+    "UnsupportedModel", "UnknownEngine", "CatalogueInvalid", "ModelUnreadable", "ManifestInvalid", "QuantityInvalid", "ArgsInvalid",
+    "ContractUnread", "ResidualsInvalid", "ReferenceInvalid", "CredentialsInvalid", "ShellMissing", "DestinationTaken", "ImageMissing",
+    "AdapterMissing", "LayoutInvalid", "KeyInvalid", "KeyTaken", "PredicateInvalid", "DocumentInvalid",
 }  # fmt: skip
-NO = {"GateRefused", "RolloutUndone", "DoesNotFit", "UnsupportedModel", "DigestMismatch", "AliasMoved"}
+NO = {"GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed", "AliasMoved",
+      "VerificationFailed", "ContentMismatch"}  # fmt: skip
 
 
 def code_of(error: BaseException) -> int:

@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from serving.modelcar import PushResult, place_adapter, push, read_manifest
+from serving.modelcar import PushResult, copy_image, open_store, parse_reference, place_adapter, read_manifest
 from tests.fix_modelcar import build
 
 pytest_plugins = ("tests.fix_registry",)
@@ -19,8 +19,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MEMORY = """
 import hashlib, json, resource, sys
 from pathlib import Path
-import httpx
-from serving.modelcar import push, put_manifest
+from serving.modelcar import copy_image, open_store, parse_reference, put_manifest
 
 layout, registry = Path(sys.argv[1]), sys.argv[2]
 folder, size = layout / "blobs" / "sha256", 300 << 20
@@ -40,11 +39,25 @@ document = {
 }
 digest, _ = put_manifest(layout, json.dumps(document).encode(), None)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-with httpx.Client(timeout=60) as client:
-    result = push(layout, digest, registry, sys.argv[3], None, client=client)
+source = open_store(parse_reference(f"oci:{layout}"))
+with open_store(parse_reference(f"{registry}/{sys.argv[3]}")) as target:
+    result = copy_image(source, digest, target, None)
 print(json.dumps({"grown_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024 - before,
                   "sent": result.bytes_sent}))
 """
+
+
+def push(
+    layout: Path,
+    digest: str,
+    registry: str,
+    repository: str,
+    tag: str | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PushResult:
+    source = open_store(parse_reference(f"oci:{layout}"))
+    with open_store(parse_reference(f"{registry}/{repository}")) as target:
+        return copy_image(source, digest, target, tag, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +70,10 @@ def test_the_registry_serves_what_was_built(
     tmp_path: Path, registry: str, repository: str, client: httpx.Client
 ) -> None:
     layout, image = build(tmp_path)
-    result = push(layout, image.digest, registry, repository, "v1", client=client)
+    result = push(layout, image.digest, registry, repository, "v1")
     blobs = {path.name: path.read_bytes() for path in (layout / "blobs" / "sha256").iterdir()}
     manifest = blobs.pop(image.digest.removeprefix("sha256:"))
-    assert result == PushResult(sum(map(len, blobs.values())), len(blobs), 0)
+    assert result == PushResult(image.digest, sum(map(len, blobs.values())), len(blobs), 0, 0)
     for reference in ("v1", image.digest):
         read = client.get(f"{registry}/v2/{repository}/manifests/{reference}", headers={"Accept": MANIFEST})
         assert (read.content, read.headers["Content-Type"]) == (manifest, MANIFEST)
@@ -72,7 +85,7 @@ def test_an_adapter_comes_back_from_the_registry(
     tmp_path: Path, registry: str, repository: str, client: httpx.Client
 ) -> None:
     layout, image = build(tmp_path)
-    push(layout, image.digest, registry, repository, None, client=client)
+    push(layout, image.digest, registry, repository, None)
     url, pulled = f"{registry}/v2/{repository}", tmp_path / "pulled"
     (pulled / "blobs" / "sha256").mkdir(parents=True)
     document = client.get(f"{url}/manifests/{image.digest}", headers={"Accept": MANIFEST}).content
@@ -86,38 +99,34 @@ def test_an_adapter_comes_back_from_the_registry(
 
 def test_pushing_again_sends_no_blob(tmp_path: Path, registry: str, repository: str, client: httpx.Client) -> None:
     layout, image = build(tmp_path)
-    first = push(layout, image.digest, registry, repository, "v1", client=client)
-    assert push(layout, image.digest, registry, repository, "v2", client=client) == PushResult(0, 0, first.blobs_sent)
+    first = push(layout, image.digest, registry, repository, "v1")
+    assert push(layout, image.digest, registry, repository, "v2") == PushResult(image.digest, 0, 0, first.blobs_sent, 0)
     assert client.get(f"{registry}/v2/{repository}/tags/list").json()["tags"] == ["v1", "v2"]
 
 
-def test_another_adapter_sends_its_layer_and_config_only(
-    tmp_path: Path, registry: str, repository: str, client: httpx.Client
-) -> None:
+def test_another_adapter_sends_its_layer_and_config_only(tmp_path: Path, registry: str, repository: str) -> None:
     layout, first = build(tmp_path, scale=1.0)
     _, second = build(tmp_path, scale=2.0)
-    push(layout, first.digest, registry, repository, None, client=client)
-    result = push(layout, second.digest, registry, repository, None, client=client)
+    push(layout, first.digest, registry, repository, None)
+    result = push(layout, second.digest, registry, repository, None)
     config = read_manifest(layout, second.digest)["config"]["size"]
-    assert result == PushResult(second.layers[-1].size + config, 2, len(first.layers) - 1)
+    assert result == PushResult(second.digest, second.layers[-1].size + config, 2, len(first.layers) - 1, 0)
 
 
-def test_progress_rises_to_the_size_of_the_blobs(
-    tmp_path: Path, registry: str, repository: str, client: httpx.Client
-) -> None:
+def test_progress_rises_to_the_size_of_the_blobs(tmp_path: Path, registry: str, repository: str) -> None:
     layout, image = build(tmp_path)
     seen: list[tuple[int, int]] = []
 
     def add(done: int, total: int) -> None:
         seen.append((done, total))
 
-    result = push(layout, image.digest, registry, repository, None, client=client, progress=add)
+    result = push(layout, image.digest, registry, repository, None, progress=add)
     assert seen == sorted(seen)
-    assert seen[0] == (0, result.bytes_sent)
+    assert {total for _, total in seen} == {result.bytes_sent}
     assert seen[-1] == (result.bytes_sent, result.bytes_sent)
     seen.clear()
-    push(layout, image.digest, registry, repository, None, client=client, progress=add)
-    assert seen == [(result.bytes_sent, result.bytes_sent)]
+    push(layout, image.digest, registry, repository, None, progress=add)
+    assert seen[-1] == (result.bytes_sent, result.bytes_sent)
 
 
 def test_a_large_layer_is_not_held_in_memory(tmp_path: Path, registry: str, repository: str) -> None:

@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from serving.modelcar import blobs
+from serving.modelcar.document import MAX_MANIFEST_BYTES
 from serving.modelcar.image import (
     TITLE_ANNOTATION,
-    Layer,
     canonical_json,
     descriptor,
     manifest,
     sha256_digest,
 )
+from serving.modelcar.layer import Layer
 from serving.modelcar.model import LayerRef, Modelcar
+from serving.modelcar.reference import DIGEST
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 REF_NAME = "org.opencontainers.image.ref.name"
 _INDEX_LOCK = ".liftlock-index.lock"
-MAX_MANIFEST_BYTES = 4 << 20  # the limit that the distribution spec lets a registry set
 
 
 class LayoutInvalid(ValueError):
@@ -77,7 +78,7 @@ def with_manifest(index: Mapping[str, Any], entry: Mapping[str, Any], tag: str |
     for candidate in [*kept, added]:
         if candidate not in result:
             result.append(candidate)
-    tagged = {other["digest"] for other in result if _tag(other)}
+    tagged = {other["digest"] for other in result if tag_of(other)}
     listed = [other for other in result if other.get("annotations") or other["digest"] not in tagged]
     return dict(index) | {"manifests": listed}
 
@@ -97,9 +98,14 @@ def read_index(layout: Path) -> dict[str, Any]:
 def read_manifest(layout: Path, digest: str) -> dict[str, Any]:
     """An image manifest whose bytes have the digest. Raises DigestMismatch, LayoutInvalid."""
     document = _json_object(blobs.read_blob(layout, digest, MAX_MANIFEST_BYTES), f"manifest {digest}")
+    return checked_manifest(document, digest, str(layout))
+
+
+def checked_manifest(document: dict[str, Any], digest: str, where: str) -> dict[str, Any]:
+    """The document, if it has the shape of an image manifest. Raises LayoutInvalid."""
     listed = document.get("layers")
     if not isinstance(listed, list) or not all(_is_descriptor(entry) for entry in [document.get("config"), *listed]):
-        raise LayoutInvalid(f"{digest} in {layout} is not an image manifest with config and layers; name one that is")
+        raise LayoutInvalid(f"{digest} in {where} is not an image manifest with config and layers; name one that is")
     return document
 
 
@@ -149,10 +155,12 @@ def _json_object(data: bytes, what: str) -> dict[str, Any]:
 def _is_descriptor(entry: object) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("annotations") or {}, dict):
         return False
-    return type(entry.get("size")) is int and isinstance(entry.get("digest"), str)
+    size, digest = entry.get("size"), entry.get("digest")
+    return type(size) is int and size >= 0 and isinstance(digest, str) and DIGEST.fullmatch(digest) is not None
 
 
-def _tag(entry: Mapping[str, Any]) -> str | None:
+def tag_of(entry: Mapping[str, Any]) -> str | None:
+    """The tag of an entry of the index, or None."""
     name: str | None = (entry.get("annotations") or {}).get(REF_NAME)
     return name
 
@@ -162,7 +170,7 @@ def _title(entry: Mapping[str, Any]) -> str:
 
 
 def _without_tag(entry: Mapping[str, Any], tag: str | None) -> dict[str, Any]:
-    if tag is None or _tag(entry) != tag:
+    if tag is None or tag_of(entry) != tag:
         return dict(entry)
     annotations = {key: value for key, value in entry["annotations"].items() if key != REF_NAME}
     rest = {key: value for key, value in entry.items() if key != "annotations"}

@@ -28,8 +28,10 @@ class Modelcar:
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push moved. The manifest is not counted: it is sent every time."""
+    """What a push moved. `bytes_sent` counts blobs; the manifest is not counted: it is sent every time."""
 
+    digest: str
     bytes_sent: int
     blobs_sent: int
     blobs_present: int
+    blobs_mounted: int

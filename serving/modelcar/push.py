@@ -1,208 +1,166 @@
-"""Pushes an image from a layout folder to a registry (OCI distribution-spec, "Pushing Blobs" and "Pushing Manifests").
+"""Brings an image to a registry or a layout folder: several blobs at a time, then its manifest, then its tag.
 
-A blob that the registry has is not sent again. Each other blob goes in one streamed request; one that fails starts
-again from its first byte. Authentication is the client's: a registry that answers 401 or 403 is a final failure.
+A layer is hashed, asked for, mounted from another repository where that has it, and only else sent, straight from the
+model's files. The manifest goes when every blob is there, so no tag ever names an incomplete image.
 """
 
-import re
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from typing import Literal, cast
 
-import httpx
-
-from serving.modelcar import blobs
-from serving.modelcar.image import MANIFEST_TYPE, sha256_digest
-from serving.modelcar.layout import MAX_MANIFEST_BYTES, blob_refs, read_manifest
+from serving.modelcar.digests import DigestCache
+from serving.modelcar.image import manifest, sha256_digest
+from serving.modelcar.layer import Layer
+from serving.modelcar.layout import blob_refs, checked_manifest
 from serving.modelcar.model import LayerRef, PushResult
+from serving.modelcar.parallel import Check, run_all
+from serving.modelcar.reference import check_tag
+from serving.modelcar.store import ImageStore
 
-MAX_ATTEMPTS = 4
-BACKOFF_SECONDS = 1.0  # doubles after each attempt
-MAX_RETRY_AFTER_SECONDS = 60.0
-# distribution-spec, "Pulling manifests".
-_REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
-_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-
-
-class PushFailed(RuntimeError):
-    """The registry did not take the image, after the retries that could help. Blobs it took are not sent again."""
+STREAMS = 4
+Progress = Callable[[int, int], None]
+_Moved = Literal["sent", "present", "mounted"]
 
 
-def push(
-    layout: Path,
-    digest: str,
-    registry: str,
-    repository: str,
+@dataclass(frozen=True)
+class _Blob:
+    size: int
+    digest: Callable[[], str]
+    blocks: Callable[[], Iterator[bytes]]
+
+
+def push_image(
+    layers: Sequence[Layer],
+    annotations: Mapping[str, str],
+    target: ImageStore,
     tag: str | None,
     *,
-    client: httpx.Client,
-    progress: Callable[[int, int], None] | None = None,
-    sleep: Callable[[float], None] = time.sleep,
+    cache: DigestCache | None = None,
+    mount_from: Sequence[str] = (),
+    streams: int = STREAMS,
+    progress: Progress | None = None,
 ) -> PushResult:
-    """Sends the image's blobs, then its manifest by digest and, where there is a tag, by tag.
+    """Sends what `target` lacks, streamed from the model's files; nothing is written on this machine.
 
-    `registry` is a base URL such as http://127.0.0.1:5055; the client's read timeout must cover the time in which the
-    registry checks the largest layer. `progress` gets (bytes the registry has, bytes of all blobs); the first number
-    falls back when a blob is sent again. Connection errors, 429 and 5xx are tried up to MAX_ATTEMPTS times.
-    Raises PushFailed, DigestMismatch (a local blob is damaged), LayoutInvalid.
+    `mount_from` names repositories of the same registry that may have the layers, `streams` is how many blobs are on
+    their way at a time. `progress` gets (bytes that are
+    there, bytes of all layers); the first number falls back when a part is sent again.
+    Raises ModelChanged, RegistryFailed, ReferenceInvalid.
     """
-    _check_names(registry, repository, tag)
-    manifest = read_manifest(layout, digest)
-    refs = tuple({ref.digest: ref for ref in blob_refs(manifest)}.values())
-    target = _Target(f"{registry.rstrip('/')}/v2/{repository}", client, sleep)
-    missing = tuple(ref for ref in refs if not _present(target, ref))
-    total = sum(ref.size for ref in refs)
-    done = total - sum(ref.size for ref in missing)
-    report = _Report(progress, total)
-    report(done)
-    for ref in missing:
-        _send_blob(target, layout, ref, partial(report, done))
-        done += ref.size
-    document = blobs.read_blob(layout, digest, MAX_MANIFEST_BYTES)
-    for reference in (digest, *([tag] if tag else [])):
-        _send_manifest(target, reference, document, manifest.get("mediaType", MANIFEST_TYPE), digest)
-    return PushResult(sum(ref.size for ref in missing), len(missing), len(refs) - len(missing))
+    check_tag(tag)
+    known = cache or DigestCache(None)
+    outgoing = [_Blob(layer.size, _digest_of(known, layer), layer.send) for layer in layers]
+    moved = _send(outgoing, target, mount_from, streams, progress)
+    known.save()
+    config, document = manifest(layers, annotations)
+    config_moved = _put_config(target, config)
+    return _result(target.put_manifest(document, tag), [*outgoing, config_moved[0]], [*moved, config_moved[1]])
 
 
-@dataclass(frozen=True)
-class _Report:
-    progress: Callable[[int, int], None] | None
-    total: int
+def copy_image(
+    source: ImageStore,
+    reference: str,
+    target: ImageStore,
+    tag: str | None,
+    *,
+    mount_from: Sequence[str] = (),
+    streams: int = STREAMS,
+    progress: Progress | None = None,
+) -> PushResult:
+    """Copies the image that `reference` (a digest or tag) names in `source`, byte for byte, so that its digest stays.
 
-    def __call__(self, done: int, sent: int = 0) -> None:
-        if self.progress:
-            self.progress(done + sent, self.total)
-
-
-@dataclass(frozen=True)
-class _Target:
-    """A repository's base URL and how to talk to it."""
-
-    url: str
-    client: httpx.Client
-    sleep: Callable[[float], None]
-
-    def ask(self, what: str, attempt: Callable[[], httpx.Response], good: frozenset[int]) -> httpx.Response:
-        """Runs `attempt` until it gives a status in `good`. Raises PushFailed on the first answer that is final."""
-        for number in range(1, MAX_ATTEMPTS + 1):
-            delay = BACKOFF_SECONDS * 2 ** (number - 1)
-            try:
-                response = attempt()
-            except httpx.RequestError as error:
-                observed = f"{type(error).__name__}: {error}"
-            else:
-                if response.status_code in good:
-                    return response
-                observed = _describe(response)
-                if response.status_code != 429 and response.status_code < 500:
-                    raise PushFailed(f"{what} at {self.url}: {observed}; {_advice(response.status_code)}")
-                delay = max(delay, _retry_after(response))
-            if number < MAX_ATTEMPTS:
-                self.sleep(delay)
-        raise PushFailed(
-            f"{what} at {self.url}: {observed}, {MAX_ATTEMPTS} times; see that the registry runs, push again"
-        )
+    Raises ImageMissing, DigestMismatch (the source is damaged), LayoutInvalid, RegistryFailed, ReferenceInvalid.
+    """
+    check_tag(tag)
+    document = source.get_manifest(reference)
+    refs = {ref.digest: ref for ref in blob_refs(checked_manifest(document.json(), document.digest, source.name))}
+    outgoing = [_Blob(ref.size, _known(ref), _stream_of(source, ref)) for ref in refs.values()]
+    moved = _send(outgoing, target, mount_from, streams, progress)
+    return _result(target.put_manifest(document.data, tag), outgoing, moved)
 
 
-def _check_names(registry: str, repository: str, tag: str | None) -> None:
-    if urlsplit(registry).scheme not in ("http", "https") or not urlsplit(registry).netloc:
-        raise PushFailed(f"{registry!r} is no registry address; use a base URL such as https://registry.example.com")
-    if not _REPOSITORY.fullmatch(repository):
-        raise PushFailed(f"{repository!r} is no repository name; use lower-case path components such as models/router")
-    if tag is not None and not _TAG.fullmatch(tag):
-        raise PushFailed(f"{tag!r} is no tag; use 1 to 128 of the characters A-Z a-z 0-9 _ . -, no . or - first")
+def put_document(target: ImageStore, config: bytes, document: bytes, tag: str | None) -> str:
+    """A further manifest over blobs that are there already, such as a ModelPack artifact. Returns its digest."""
+    target.put_blob(config)
+    return target.put_manifest(document, tag)
 
 
-def _present(target: _Target, ref: LayerRef) -> bool:
-    url = f"{target.url}/blobs/{ref.digest}"
-    # Registries in front of an object store redirect reads of blobs.
-    response = target.ask(
-        f"asking for blob {ref.digest}",
-        lambda: target.client.head(url, follow_redirects=True),
-        frozenset({200, 404}),
-    )
-    if response.status_code == 200:
-        _check_digest(response, ref.digest, f"blob {ref.digest}")
-    return response.status_code == 200
+def _send(
+    blobs: Sequence[_Blob], target: ImageStore, mount_from: Sequence[str], streams: int, progress: Progress | None
+) -> list[_Moved]:
+    """How each blob got there, in order."""
+    report = Report(progress, sum(blob.size for blob in blobs))
+    jobs = [partial(_bring, blob, target, mount_from, report.of(number)) for number, blob in enumerate(blobs)]
+    return run_all(jobs, streams)
 
 
-def _send_blob(target: _Target, layout: Path, ref: LayerRef, report: Callable[[int], None]) -> None:
-    def attempt() -> httpx.Response:
-        opened = target.client.post(f"{target.url}/blobs/uploads/", headers={"Content-Length": "0"})
-        if opened.status_code != 202:
-            return opened
-        return target.client.put(
-            _upload_url(opened, ref.digest),
-            content=_counted(blobs.stream_blob(layout, ref.digest, ref.size), report),
-            headers={"Content-Type": "application/octet-stream", "Content-Length": str(ref.size)},
-        )
-
-    response = target.ask(f"sending blob {ref.digest}", attempt, frozenset({201}))
-    _check_digest(response, ref.digest, f"blob {ref.digest}")
-
-
-def _upload_url(opened: httpx.Response, digest: str) -> str:
-    location = opened.headers.get("Location")
-    if not location:
-        raise PushFailed(f"{opened.url} opened an upload without a Location header; the registry breaks the OCI spec")
-    url = urljoin(str(opened.url), location)
-    return f"{url}{'&' if '?' in url else '?'}digest={digest}"
+def _bring(
+    blob: _Blob, target: ImageStore, mount_from: Sequence[str], report: Callable[[int], None], check: Check
+) -> _Moved:
+    digest = blob.digest()
+    moved: _Moved = "sent"
+    if target.has_blob(digest, blob.size):
+        moved = "present"
+    elif any(target.mount(digest, other) for other in mount_from):
+        moved = "mounted"
+    else:
+        target.put_stream(digest, blob.size, lambda: _checked(blob.blocks(), check), report)
+    report(blob.size)
+    return moved
 
 
-def _counted(blocks: Iterator[bytes], report: Callable[[int], None]) -> Iterator[bytes]:
-    sent = 0
+def _checked(blocks: Iterator[bytes], check: Check) -> Iterator[bytes]:
     for block in blocks:
+        check()
         yield block
-        sent += len(block)
-        report(sent)
 
 
-def _send_manifest(target: _Target, reference: str, document: bytes, media_type: str, digest: str) -> None:
-    url = f"{target.url}/manifests/{reference}"
-    response = target.ask(
-        f"sending manifest {reference}",
-        lambda: target.client.put(url, content=document, headers={"Content-Type": media_type}),
-        frozenset({201}),
-    )
-    if "Docker-Content-Digest" in response.headers:
-        _check_digest(response, digest, f"manifest {reference}")
-        return
-    read = target.ask(
-        f"reading manifest {reference}",
-        lambda: target.client.get(url, headers={"Accept": media_type}),
-        frozenset({200}),
-    )
-    _check_same(sha256_digest(read.content), digest, f"manifest {reference}", target.url)
+def _digest_of(cache: DigestCache, layer: Layer) -> Callable[[], str]:
+    return lambda: cache.fill(layer)
 
 
-def _check_digest(response: httpx.Response, digest: str, what: str) -> None:
-    """The header is optional in the spec; a registry that sends another digest stored other bytes."""
-    _check_same(response.headers.get("Docker-Content-Digest", digest), digest, what, str(response.url))
+def _known(ref: LayerRef) -> Callable[[], str]:
+    return lambda: ref.digest
 
 
-def _check_same(observed: str, digest: str, what: str, where: str) -> None:
-    if observed != digest:
-        raise PushFailed(
-            f"{where} stored {what} as {observed}, not {digest}; something between here and there changes the bytes; "
-            "do not use the image"
-        )
+def _stream_of(source: ImageStore, ref: LayerRef) -> Callable[[], Iterator[bytes]]:
+    def blocks() -> Iterator[bytes]:
+        for block in source.blob_blocks(ref.digest, ref.size):
+            yield cast(bytes, block)  # or a memoryview, which sockets and hashes take as bytes
+
+    return blocks
 
 
-def _describe(response: httpx.Response) -> str:
-    body = " ".join(response.text[:300].split())
-    return f"status {response.status_code}{': ' + body if body else ''}"
+def _put_config(target: ImageStore, config: bytes) -> tuple[_Blob, _Moved]:
+    digest = sha256_digest(config)
+    moved: _Moved = "present" if target.has_blob(digest, len(config)) else "sent"
+    if moved == "sent":
+        target.put_stream(digest, len(config), lambda: iter((config,)))
+    return _Blob(len(config), lambda: digest, lambda: iter((config,))), moved
 
 
-def _advice(status: int) -> str:
-    if status in (401, 403):
-        return "give the client credentials that may push to this repository"
-    return "the registry refuses the request, so sending it again will not help"
+def _result(digest: str, blobs: Sequence[_Blob], moved: Sequence[_Moved]) -> PushResult:
+    sent = sum(blob.size for blob, how in zip(blobs, moved, strict=True) if how == "sent")
+    return PushResult(digest, sent, moved.count("sent"), moved.count("present"), moved.count("mounted"))
 
 
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds the registry asks for; 0 where it names none or a date."""
-    value = response.headers.get("Retry-After", "")
-    return min(float(value), MAX_RETRY_AFTER_SECONDS) if value.isdecimal() else 0.0
+class Report:
+    """Adds up what the threads report; `of(number)` is one of them."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._done: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def of(self, number: int) -> Callable[[int], None]:
+        def report(done: int) -> None:
+            if self._progress is None:
+                return
+            with self._lock:
+                self._done[number] = done
+                self._progress(sum(self._done.values()), self._total)
+
+        return report

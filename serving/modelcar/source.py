@@ -15,7 +15,13 @@ from typing import Any
 
 from serving.modelcar.weights import safetensors_problem
 
-PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
+PICKLES = frozenset(
+    {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".h5", ".keras", ".mar"}
+)
+CODE = frozenset({".py", ".pyc", ".pyd", ".pyx", ".so", ".dll", ".dylib", ".exe", ".sh"})
+# What a file begins with, whatever it is called: pickle protocols 2 to 5, zip (what torch.save writes), ELF, a script.
+_PICKLE_PROTOCOLS = frozenset({2, 3, 4, 5})
+_MAGIC = ((b"PK\x03\x04", "a zip archive"), (b"\x7fELF", "a program"), (b"#!", "a script"))
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
 ADAPTERS_FOLDER = "adapters"
 MAX_CONFIG_BYTES = 16 << 20
@@ -151,21 +157,38 @@ def _refuse_collisions(names: Iterable[str]) -> None:
 
 def _check_content(file: SourceFile) -> None:
     suffix = Path(file.name).suffix.lower()
-    if suffix in PICKLES:
-        raise ModelRefused(
-            f"{file.name} is a {suffix} file, a format that can run code when it is loaded; "
-            "a modelcar takes weights as safetensors only; convert or remove it"
-        )
-    if suffix == ".py":
-        raise ModelRefused(
-            f"{file.name} is Python code; a modelcar holds none; use an architecture that vLLM has built in"
-        )
+    refuse_suffix(file.name)
     if file.name.split("/")[0].casefold() == ADAPTERS_FOLDER:
         raise ModelRefused(f"{file.name} lies where adapters are placed; a base model has no such folder; move it out")
     if suffix == ".safetensors":
         _check_weights(file)
+    else:
+        _check_magic(file)
     if file.name.endswith("config.json"):
         _check_config(file)
+
+
+def refuse_suffix(name: str) -> None:
+    """Raises ModelRefused for a name that says pickle or code."""
+    suffix = Path(name).suffix.lower()
+    if suffix in PICKLES:
+        raise ModelRefused(
+            f"{name} is a {suffix} file, a format that can run code when it is loaded; "
+            "a modelcar takes weights as safetensors only; convert or remove it"
+        )
+    if suffix in CODE:
+        kind = "Python code" if suffix.startswith(".py") else f"a {suffix} file, which is code"
+        raise ModelRefused(f"{name} is {kind}; a modelcar holds none; use an architecture that vLLM has built in")
+
+
+def _check_magic(file: SourceFile) -> None:
+    with file.path.open("rb") as opened:
+        head = opened.read(4)
+    found = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+    if found is None and head[:1] == b"\x80" and set(head[1:2]) & _PICKLE_PROTOCOLS:
+        found = "a pickle"
+    if found:
+        raise ModelRefused(f"{file.name} begins like {found}, whatever its name; a modelcar holds none; remove it")
 
 
 def _check_weights(file: SourceFile) -> None:

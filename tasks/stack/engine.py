@@ -21,7 +21,7 @@ class Engine:
     max_model_len: int = 2048
     max_num_seqs: int = 64
     max_loras: int = 4
-    max_lora_rank: int = 16
+    max_lora_rank: int = 8  # vLLM pads every adapter to it, and on a CPU the work grows with it
 
     @property
     def served_name(self) -> str:

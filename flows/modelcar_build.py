@@ -1,0 +1,105 @@
+"""The steps of `liftlock modelcar build`: where the shell is, what the digest is, and bringing it all to its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from flows.byte_bar import ByteBar
+
+if TYPE_CHECKING:
+    from serving.modelcar import Access, DigestCache, Layer, Reference
+    from serving.modelcar.model import PushResult
+
+errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def bring(
+    layers: tuple[Layer, ...],
+    annotations: dict[str, str],
+    target: Reference,
+    access: Access,
+    cache: DigestCache,
+    mount_from: list[str],
+    streams: int,
+) -> PushResult:
+    from serving.modelcar import open_store, push_image
+
+    with open_store(target, access) as store, ByteBar(errors, "push") as bar:
+        return push_image(
+            layers,
+            annotations,
+            store,
+            target.tag,
+            cache=cache,
+            mount_from=mount_from,
+            streams=streams,
+            progress=bar.update,
+        )
+
+
+def digest_only(layers: tuple[Layer, ...], annotations: dict[str, str], cache: DigestCache) -> dict[str, Any]:
+    from serving.modelcar import manifest
+    from serving.modelcar.image import sha256_digest
+
+    for layer in layers:
+        cache.fill(layer)
+    cache.save()
+    return {"digest": sha256_digest(manifest(layers, annotations)[1])}
+
+
+def put_modelpack(
+    layers: tuple[Layer, ...], name: str, annotations: dict[str, str], target: Reference | None, access: Access
+) -> str:
+    from serving.modelcar import open_store
+    from serving.modelcar.image import sha256_digest
+    from serving.modelcar.modelpack import modelpack
+    from serving.modelcar.push import put_document
+
+    config, document = modelpack(layers, name, annotations)
+    if target is None:
+        return sha256_digest(document)
+    with open_store(target, access) as store:
+        return put_document(store, config, document, f"{target.tag}-modelpack" if target.tag else None)
+
+
+def find_shell(given: Path | None) -> Path:
+    """The file that was named, else the first pinned busybox of the toolchain folder or the system."""
+    from serving.modelcar.shell import ShellMissing, shell_layer
+
+    if given is not None:
+        return given
+    places = (toolchain_shell(), Path("/bin/busybox"), Path("/usr/bin/busybox"))
+    for place in places:
+        try:
+            shell_layer(place)
+        except ShellMissing:
+            continue
+        return place
+    raise ShellMissing(
+        "no busybox with the pinned bytes is on this machine; run `liftlock modelcar shell`, or give --no-shell for an "
+        "image that image volumes and oci+fetch:// can serve and KServe's oci:// cannot"
+    )
+
+
+def toolchain_shell() -> Path:
+    from tasks.settings import get_settings
+
+    return get_settings().toolchain / "busybox" / "busybox"
+
+
+def digest_cache() -> DigestCache:
+    from serving.modelcar import DigestCache
+    from tasks.settings import get_settings
+
+    return DigestCache(get_settings().state / "modelcar-digests.json")
+
+
+def annotations_of(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair or pair.startswith("="):
+            raise typer.BadParameter(f"{pair!r} is no annotation; write KEY=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)

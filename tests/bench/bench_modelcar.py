@@ -1,0 +1,321 @@
+"""make bench-modelcar: build and push a model in four shards to a real registry on loopback, beside olot+skopeo and oras-py.
+
+Prints wall, CPU, peak memory, bytes and temporary disk in one run, and what the limits are: a sha256 pass, a loopback copy. Every figure is
+the best of the repeats, each against an empty registry after a sync. Walls in the table are of whole processes; the ratio to the limits, the
+second push, the adapter release and the pull are judged without Python's start, as the limits are measured.
+
+Memory of Liftlock is the peak of its own process above what it had
+after its imports; of the others the peak of their process. It wants a quiet machine with two free cores, docker-registry, skopeo and curl.
+
+    bench_modelcar.py [--gib 1] [--repeats 3] [--no-rivals] [--work FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+from modelcar_limits import copy_seconds, sha256_seconds  # noqa: E402
+from modelcar_rivals import ORAS, Cost, install, measure, used  # noqa: E402
+
+from serving.modelcar import layer as _layer  # noqa: E402
+from serving.modelcar import open_store, parse_reference  # noqa: E402
+from serving.modelcar.push import push_image  # noqa: E402
+
+WORKER = str(Path(__file__).with_name("modelcar_worker.py"))
+SHARDS = 4
+ADAPTER_BYTES = 5 << 20
+GOALS = {
+    "push_over_limit": 2.5,
+    "memory_mib": 64.0,
+    "temporary_disk_bytes": 1 << 20,
+    "second_push_seconds": 0.3,
+    "adapter_extra_bytes": 64 << 10,
+    "adapter_seconds": 1.0,
+    "pull_over_download": 1.15,
+}
+FASTER_THAN_OLOT = 2.0
+
+
+def write_shard(path: Path, name: str, size: int) -> None:
+    header = json.dumps({name: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for start in range(0, size, 1 << 24):
+            file.write(os.urandom(min(1 << 24, size - start)))
+
+
+def make_model(folder: Path, gib: float) -> Path:
+    folder.mkdir()
+    names = [f"model-{number:05}-of-{SHARDS:05}.safetensors" for number in range(1, SHARDS + 1)]
+    for number, name in enumerate(names):
+        write_shard(folder / name, f"w{number}", int(gib * 2**30) // SHARDS)
+    index = {"weight_map": {f"w{number}": name for number, name in enumerate(names)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Random weights\n")
+    return folder
+
+
+def make_adapter(folder: Path) -> Path:
+    folder.mkdir()
+    write_shard(folder / "adapter_model.safetensors", "lora_A", ADAPTER_BYTES)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    return folder
+
+
+@contextmanager
+def registry(work: Path) -> Iterator[tuple[str, Path]]:
+    """A docker-registry with an empty store; its address and its storage folder."""
+    folder = Path(tempfile.mkdtemp(prefix="registry-", dir=work))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    (folder / "config.yml").write_text(
+        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {folder / 'storage'}}}}}\nhttp: {{addr: '{address}', secret: bench}}\n"
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log)
+        try:
+            _await(address)
+            yield address, folder / "storage"
+        finally:
+            process.terminate()
+            process.wait()
+            shutil.rmtree(folder)
+
+
+def _await(address: str) -> None:
+    host, port = address.split(":")
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex((host, int(port))) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("docker-registry did not start in 10 s")
+
+
+class Bench:
+    def __init__(self, work: Path, gib: float, repeats: int) -> None:
+        self.work, self.repeats = work, repeats
+        self.model = make_model(work / "model", gib)
+        self.adapter = make_adapter(work / "adapter")
+        self.files = sorted(path for path in self.model.iterdir())
+        self.rows: list[tuple[str, str, str, str, str, str]] = []
+
+    def scratch(self) -> Path:
+        """A new empty folder; everything written before is on the disk."""
+        folder = Path(tempfile.mkdtemp(prefix="scratch-", dir=self.work))
+        os.sync()
+        return folder
+
+    def best(self, once: Callable[[], tuple[Cost, dict[str, Any]]]) -> tuple[Cost, dict[str, Any]]:
+        return min((once() for _ in range(self.repeats)), key=lambda pair: pair[0].seconds)
+
+    def row(self, name: str, cost: Cost, memory_mib: float, moved: int) -> None:
+        mib = [f"{moved / 2**20:,.1f}", f"{cost.disk_bytes / 2**20:,.1f}"]
+        self.rows.append((name, f"{cost.seconds:.2f}", f"{cost.cpu_seconds:.2f}", f"{memory_mib:,.0f}", *mib))
+
+    def worker(self, *arguments: str) -> tuple[Cost, dict[str, Any]]:
+        folder = self.scratch()
+        cost = measure([sys.executable, WORKER, *arguments], folder)
+        shutil.rmtree(folder)
+        said = json.loads(cost.output.strip().splitlines()[-1])
+        return Cost(cost.seconds, cost.cpu_seconds, cost.peak_mib, cost.disk_bytes - len(cost.output), ""), said
+
+    def liftlock(self) -> dict[str, float]:
+        def first() -> tuple[Cost, dict[str, Any]]:
+            with registry(self.work) as (address, _):
+                return self.worker(
+                    "push", str(self.model), f"{address}/models/base:v1", str(self.work / "no" / "cache")
+                )
+
+        def forget() -> tuple[Cost, dict[str, Any]]:
+            shutil.rmtree(self.work / "no", ignore_errors=True)
+            return first()
+
+        cost, said = self.best(forget)
+        self.row("liftlock build+push", cost, said["memory_mib"], said["bytes_sent"])
+        return {
+            "push_seconds": said["seconds"],
+            "push_process_seconds": cost.seconds,
+            "memory_mib": said["memory_mib"],
+            "temporary_disk_bytes": cost.disk_bytes,
+        }
+
+    def releases(self) -> dict[str, float]:
+        """A second push of the same model, an adapter after its base, and the way back."""
+        cache = str(self.work / "cache.json")
+        with registry(self.work) as (address, _):
+            base = f"{address}/models/base:v1"
+            time.sleep(2.1)  # the digest cache does not trust files this young
+            self.worker("push", str(self.model), base, cache)
+            again = self.best(lambda: self.worker("push", str(self.model), base, cache))
+            self.row("liftlock second push", again[0], again[1]["memory_mib"], again[1]["bytes_sent"])
+            adapters = [self._adapter_release(address, cache, number) for number in range(self.repeats)]
+            released = min(adapters, key=lambda pair: pair[0].seconds)
+            self.row("liftlock adapter release", released[0], released[1]["memory_mib"], released[1]["wire_bytes"])
+            pulls = [self._pull(base, number) for number in range(self.repeats)]
+            pulled = min(pulls, key=lambda pair: pair[1]["seconds"])
+            self.row("liftlock pull", pulled[0], pulled[1]["memory_mib"], pulled[1]["bytes_placed"])
+            downloads = {
+                name: min(self._download(base, extra) for _ in range(self.repeats))
+                for name, extra in (("curl, one after another", ()), ("curl, four at a time", ("-Z",)))
+            }
+        for name, seconds in downloads.items():
+            self.rows.append((name, f"{seconds:.2f}", "", "", f"{used(self.model) / 2**20:,.1f}", ""))
+        return {
+            "second_push_seconds": again[1]["seconds"],
+            "second_push_process_seconds": again[0].seconds,
+            "adapter_seconds": released[1]["seconds"],
+            "adapter_extra_bytes": released[1]["wire_bytes"] - used(self.adapter),
+            "pull_seconds": pulled[1]["seconds"],
+            "pull_memory_mib": pulled[1]["memory_mib"],
+            "pull_over_download": pulled[1]["seconds"] / downloads["curl, one after another"],
+            "pull_over_parallel_download": pulled[1]["seconds"] / downloads["curl, four at a time"],
+        }
+
+    def _adapter_release(self, address: str, cache: str, number: int) -> tuple[Cost, dict[str, Any]]:
+        """To a repository that has nothing yet: the base's layers are mounted, and every byte is counted on the wire."""
+        from tests.fix_faulty_proxy import FaultyProxy
+
+        with FaultyProxy(address) as proxy:
+            target = f"{proxy.address}/models/tuned-{number}:v1"
+            cost, said = self.worker("push", str(self.model), target, cache, str(self.adapter), "models/base")
+            return cost, said | {"wire_bytes": proxy.bytes_up}
+
+    def _pull(self, image: str, number: int) -> tuple[Cost, dict[str, Any]]:
+        folder = self.work / f"pulled-{number}"
+        result = self.worker("pull", image, str(folder))
+        shutil.rmtree(folder)
+        return result
+
+    def _download(self, image: str, extra: tuple[str, ...]) -> float:
+        reference = parse_reference(image)
+        with open_store(reference) as store:
+            layers = store.get_manifest(reference.wanted).json()["layers"]
+        folder = self.scratch()
+        url = f"http://{reference.host}/v2/{reference.repository}/blobs"
+        command = ["curl", "-sf", *extra]
+        for number, layer in enumerate(layers):
+            command += ["-o", str(number), f"{url}/{layer['digest']}"]
+        seconds = measure(command, folder).seconds
+        shutil.rmtree(folder)
+        return seconds
+
+    def olot(self, python: Path) -> float:
+        """olot writes a layout with a copy of the model, skopeo sends it without recompressing."""
+
+        def once() -> tuple[Cost, dict[str, Any]]:
+            folder = self.scratch()
+            _base_layout(folder / "image")
+            built = measure([str(python.parent / "olot"), "image", *map(str, self.files)], folder)
+            with registry(self.work) as (address, storage):
+                target = f"docker://{address}/models/olot:v1"
+                options = ["--preserve-digests", "--dest-tls-verify=false", "--insecure-policy"]
+                sent = measure(["skopeo", *options[2:], "copy", *options[:2], "oci:image:latest", target], folder)
+                moved = used(storage)
+            shutil.rmtree(folder)
+            both = Cost(
+                built.seconds + sent.seconds,
+                built.cpu_seconds + sent.cpu_seconds,
+                max(built.peak_mib, sent.peak_mib),
+                max(built.disk_bytes, sent.disk_bytes),
+                "",
+            )
+            return both, {"moved": moved}
+
+        cost, said = self.best(once)
+        self.row("olot + skopeo", cost, cost.peak_mib, said["moved"])
+        return cost.seconds
+
+    def oras(self, python: Path) -> float:
+        def once() -> tuple[Cost, dict[str, Any]]:
+            folder = self.scratch()
+            with registry(self.work) as (address, storage):
+                command = [str(python), "-c", ORAS, f"{address}/models/oras:v1", *map(str, self.files)]
+                cost, moved = measure(command, folder), used(storage)
+            shutil.rmtree(folder)
+            return cost, {"moved": moved}
+
+        cost, said = self.best(once)
+        self.row("oras-py (raw files)", cost, cost.peak_mib, said["moved"])
+        return cost.seconds
+
+
+def _base_layout(folder: Path) -> None:
+    """What olot puts its layers on: an image with one small layer."""
+    (marker := folder.parent / "marker").write_text("base")
+    info = marker.stat()
+    source = _layer.SourceFile("marker", marker, info.st_size, info.st_mtime_ns, info.st_ino)
+    reference = parse_reference(f"oci:{folder}:latest")
+    with open_store(reference) as store:
+        push_image([_layer.Layer("base", {"etc/marker": source})], {}, store, "latest")
+
+
+def judge(found: dict[str, float]) -> list[str]:
+    missed = [f"{name} {found[name]:.3g} is over {goal:g}" for name, goal in GOALS.items() if found[name] > goal]
+    if found.get("times_faster_than_olot", FASTER_THAN_OLOT) < FASTER_THAN_OLOT:
+        missed.append(f"only {found['times_faster_than_olot']:.2f} times as fast as olot + skopeo")
+    return missed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--gib", type=float, default=1.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()))
+    options = parser.parse_args()
+    missing = [name for name in ("docker-registry", "skopeo", "curl") if shutil.which(name) is None]
+    if missing:
+        print(f"bench-modelcar needs {', '.join(missing)}; install them (Debian has packages)", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="bench-modelcar-", dir=options.work) as work:
+        found = run(Bench(Path(work), options.gib, options.repeats), rivals=not options.no_rivals)
+    missed = judge(found)
+    for line in missed:
+        print(f"MISSED: {line}")
+    print(
+        json.dumps({"gib": options.gib, **{name: round(value, 4) for name, value in found.items()}, "missed": missed})
+    )
+    return 1 if missed else 0
+
+
+def run(bench: Bench, rivals: bool) -> dict[str, float]:
+    sha256_seconds(bench.files)  # into the page cache, for everyone
+    sha = min(sha256_seconds(bench.files) for _ in range(bench.repeats))
+    copy = min(copy_seconds(bench.files, bench.work / "copy") for _ in range(bench.repeats))
+    bench.rows.append(("sha256 of the bytes", f"{sha:.2f}", f"{sha:.2f}", "", "0.0", "0.0"))
+    size = f"{used(bench.model) / 2**20:,.1f}"
+    bench.rows.append(("loopback copy", f"{copy:.2f}", "", "", size, "0.0"))
+    found = {"sha256_seconds": sha, "copy_seconds": copy, **bench.liftlock(), **bench.releases()}
+    found["push_over_limit"] = found["push_seconds"] / (sha + copy)
+    if rivals:
+        python = install()
+        found["olot_skopeo_seconds"] = bench.olot(python)
+        found["oras_py_seconds"] = bench.oras(python)
+        found["times_faster_than_olot"] = found["olot_skopeo_seconds"] / found["push_process_seconds"]
+    print(f"{'':26}{'wall s':>8}{'CPU s':>8}{'peak MiB':>10}{'sent MiB':>10}{'temp MiB':>10}")
+    for name, *cells in bench.rows:
+        print(f"{name:26}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, (8, 8, 10, 10, 10), strict=True)))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
