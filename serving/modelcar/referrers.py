@@ -96,7 +96,7 @@ def list_referrers(store: ImageStore, digest: str) -> tuple[dict[str, Any], ...]
             raise ReferrersInvalid(f"the list of what is attached to {digest} is damaged: {error}") from error
     entries = index.get("manifests")
     if not isinstance(entries, list) or not all(_is_entry(entry) for entry in entries):
-        raise ReferrersInvalid(f"the list of what is attached to {digest} is no OCI index; sign the image again")
+        raise ReferrersInvalid(f"the list of what is attached to {digest} is no OCI index")
     return tuple(entries)
 
 
