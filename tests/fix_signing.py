@@ -23,6 +23,7 @@ from serving.modelcar.attest import (
 )
 from serving.modelcar.keys import PrivateKey, new_key
 from serving.modelcar.sign import Signed, sign
+from serving.modelcar.verify import RELEASE, verify
 from tests.fix_modelcar import build
 
 PEERS = Path(__file__).parent.parent / ".toolchain" / "peers-signing" / "bin"
@@ -44,6 +45,9 @@ PREDICATES = {
 }
 
 
+Refusal = type[Exception]
+
+
 @dataclass(frozen=True)
 class SignedLayout:
     """`signed` is of the tag `router-1`, `other` of `router-2`, by the same key."""
@@ -60,6 +64,19 @@ class SignedLayout:
         """A copy that may be changed; blobs are links until then."""
         shutil.copytree(self.folder, folder, copy_function=os.link)
         return SignedLayout(folder, self.key, self.signed, self.other)
+
+
+def check_refused(layout: SignedLayout, refused: Refusal | tuple[Refusal, ...]) -> None:
+    """A release's verification of `router-1`, by tag and digest, ends in that error, with words to act on."""
+    reference = parse_reference(f"oci:{layout.folder}:router-1@{layout.signed.digest}")
+    with layout.open() as store, pytest.raises(refused) as caught:
+        verify(reference, layout.key.public, store, required=RELEASE)
+    assert len(str(caught.value)) > 40  # what, observed, next step
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    path.unlink()  # it is a link to the template's
+    path.write_bytes(data)
 
 
 def sign_two(root: Path, key: PrivateKey, predicates: dict[str, dict[str, Any]]) -> SignedLayout:
