@@ -53,7 +53,7 @@ bench-fit: setup ## GPU-fit estimate against measured vLLM starts, beside other 
 bench-modelcar: setup ## Build, push and pull of a 1 GiB model beside olot+skopeo and oras-py; wants a quiet machine
 	@$(RUN) tests/bench/bench_modelcar.py $(ARGS)
 
-bench-signing: setup ## Signing and verifying a 1 GiB model against plain sha256; installs cosign and model-signing for the tests
+bench-signing: setup ## Signing and verifying a 1 GiB model against plain sha256
 	@$(RUN) tests/bench/bench_signing.py $(ARGS)
 
 clean: down ## Stop the stack and remove its state (models and environments stay)

@@ -1,18 +1,21 @@
 """A real Kubernetes API server with etcd on loopback, and the Kyverno CLI: admission is judged by the programs themselves.
 
 The programs are found in KUBEBUILDER_ASSETS (the convention of controller-runtime's envtest; `setup-envtest use 1.36`
-fills such a folder), else on PATH. Tests that ask for one that is not there are skipped, with the reason.
+fills such a folder), else in `../shared/kube` beside the checkout, whose `kube` unpacks them once, else on PATH. Tests
+that ask for one that is not there are skipped, with the reason.
 """
 
 import os
 import shutil
 import ssl
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +27,37 @@ from tests.fix_envoy import free_ports
 START_SECONDS = 60
 TOKEN = "only-for-tests"
 ASSETS = "KUBEBUILDER_ASSETS"
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+UNPACK_SECONDS = 300
 
 
 def find_program(name: str) -> str:
     """Its path; skips the test where it is absent."""
-    places = os.pathsep.join(filter(None, (os.environ.get(ASSETS), os.environ.get("PATH"))))
+    places = os.pathsep.join(filter(None, (assets(), os.environ.get("PATH"))))
     found = shutil.which(name, path=places)
     if found is None:
-        pytest.skip(f"{name} is neither in {ASSETS} nor on PATH")
+        pytest.skip(f"{name} is neither in {ASSETS} nor in ../shared/kube nor on PATH")
     return found
+
+
+@cache
+def assets() -> str | None:
+    """The folder of the programs; unpacking them takes 12 s on two cores, once a user."""
+    kube = SHARED / "kube" / "kube"
+    if ASSETS in os.environ or not kube.is_file():
+        return os.environ.get(ASSETS)
+    done = subprocess.run(
+        [sys.executable, kube, "unpack"], capture_output=True, text=True, check=True, timeout=UNPACK_SECONDS
+    )
+    return done.stdout.strip()
+
+
+def find_definition(file: str) -> Path:
+    """A CustomResourceDefinition in the folder LIFTLOCK_TEST_CRDS or `../shared/crds`; skips the test without it."""
+    path = Path(os.environ.get("LIFTLOCK_TEST_CRDS", SHARED / "crds")) / file
+    if not path.is_file():
+        pytest.skip(f"{file} is neither in LIFTLOCK_TEST_CRDS nor in ../shared/crds")
+    return path
 
 
 @dataclass(frozen=True)

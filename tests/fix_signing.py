@@ -1,6 +1,6 @@
 """Signed images for tests: two of one base in a layout folder, with provenance and verdict; and the cosign program.
 
-cosign is Debian's; it is looked for on PATH and in the folder that `make bench-signing` fills.
+cosign is Debian's; `python -m tests.bench.oracles` installs it beside the checkout's other tools.
 """
 
 import os
@@ -94,16 +94,19 @@ def signed_layout(tmp_path_factory: pytest.TempPathFactory) -> SignedLayout:
     return sign_two(tmp_path_factory.mktemp("signed"), new_key(), PREDICATES)
 
 
-@pytest.fixture(scope="session")
-def cosign() -> str:
-    found = shutil.which("cosign", path=os.pathsep.join((os.environ.get("PATH", ""), str(PEERS))))
+def need_peer(program: str) -> str:
+    """Its path, on PATH or where `tests.bench.oracles` puts it; skips the test where it is absent."""
+    found = shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", ""), str(PEERS))))
     if found is None:
-        pytest.skip("cosign is not installed: make bench-signing, or apt-get install cosign (Debian 13)")
+        pytest.skip(f"{program} is not installed: python -m tests.bench.oracles")
     return found
 
 
 @pytest.fixture(scope="session")
+def cosign() -> str:
+    return need_peer("cosign")
+
+
+@pytest.fixture(scope="session")
 def model_signing() -> str:
-    if not (PEERS / "model_signing").exists():
-        pytest.skip("model-signing is not installed: make bench-signing")
-    return str(PEERS / "model_signing")
+    return need_peer("model_signing")

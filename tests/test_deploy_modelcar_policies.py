@@ -1,10 +1,9 @@
 """The Kyverno policies for modelcars: Kyverno's CLI judges pods and InferenceServices against a registry on loopback.
 
-A real API server takes the policies where LIFTLOCK_TEST_CRDS names a folder with Kyverno's CustomResourceDefinitions.
+A real API server takes the policies where Kyverno's CustomResourceDefinitions are found (tests/fix_api_server.py).
 """
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.fix_api_server import ApiServer, find_program
+from tests.fix_api_server import ApiServer, find_definition, find_program
 from tests.fix_kyverno_registry import REFUSED, JudgedImages, values_file
 
 FOLDER = Path(__file__).parent.parent / "deploy" / "policies" / "modelcar"
@@ -170,12 +169,8 @@ def test_kustomize_gives_the_three_policies() -> None:
 
 
 def test_the_api_server_takes_the_policies(api_server: ApiServer) -> None:
-    folder = os.environ.get("LIFTLOCK_TEST_CRDS")
-    if folder is None:
-        pytest.skip("LIFTLOCK_TEST_CRDS names no folder with kyverno/clusterpolicies.yaml")
-    definition = yaml.load(  # the C loader: the file has 1.4 MB
-        (Path(folder) / "kyverno" / "clusterpolicies.yaml").read_text(), yaml.CSafeLoader
-    )
+    file = find_definition("kyverno/clusterpolicies.yaml")
+    definition = yaml.load(file.read_text(), yaml.CSafeLoader)  # the C loader: the file has 1.4 MB
     name = definition["metadata"]["name"]
     api_server.apply(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}", definition)
     path = "/apis/kyverno.io/v1/clusterpolicies"

@@ -1,7 +1,7 @@
 """Programs of others read the image as it was meant: skopeo, oras, umoci with KServe's own commands, KServe's fetcher.
 
-Each test is skipped where its program is not installed; oras-py and kserve-storage are in the environment that
-`make bench-modelcar` installs.
+Each test is skipped where its program is not installed; `python -m tests.bench.oracles` installs those that Debian 12
+has not.
 """
 
 import json
@@ -17,6 +17,7 @@ from serving.modelcar.modelpack import modelpack
 from serving.modelcar.push import put_document
 from serving.modelcar.shell import ShellMissing, fetch_shell
 from tests.fix_modelcar import make_adapter, make_base
+from tests.fix_signing import need_peer
 
 pytest_plugins = ("tests.fix_registry",)
 
@@ -48,7 +49,7 @@ def need(program: str) -> str:
 
 def peers() -> str:
     if not PEERS.exists():
-        pytest.skip("oras-py and kserve-storage are not installed: make bench-modelcar")
+        pytest.skip("oras-py and kserve-storage are not installed: python -m tests.bench.oracles")
     return str(PEERS)
 
 
@@ -137,8 +138,7 @@ def test_oras_pulls_the_modelpack_artifact(model: Path, tmp_path: Path, registry
 
 
 def test_the_oras_program_pulls_it_too(model: Path, tmp_path: Path, registry: str, repository: str) -> None:
-    if (oras := shutil.which("oras")) is None:
-        pytest.skip("oras is not on PATH: Debian 13 has it")
+    oras = need_peer("oras")
     push(model, f"{registry}/{repository}:v1")
     address = f"{registry.removeprefix('http://')}/{repository}:v1"
     subprocess.run(

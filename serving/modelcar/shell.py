@@ -6,11 +6,10 @@ busybox would be another digest, so it is refused.
 """
 
 import hashlib
-import os
-import subprocess
 import tempfile
 from pathlib import Path
 
+from serving.modelcar.debian import PackageMissing, fetch_program
 from serving.modelcar.layer import Layer, Member
 
 PACKAGE = "busybox-static"
@@ -19,7 +18,8 @@ SHA256 = "3d9f2889d6782537624a4e1a10e68a2ddd53e0ee8bac02676f27308f42ec6bf6"
 TITLE = "shell"
 COMMANDS = ("[", "cat", "cp", "echo", "ln", "ls", "mkdir", "sh", "sha256sum", "sleep", "test", "true")
 _MAX_BYTES = 8 << 20
-_SECONDS = 300
+_SUITE = "bookworm"
+_INSIDE = "bin/busybox"
 
 
 class ShellMissing(ValueError):
@@ -35,19 +35,19 @@ def shell_layer(busybox: Path) -> Layer:
 
 
 def fetch_shell(destination: Path) -> None:
-    """Downloads the pinned package with apt-get and keeps its busybox, complete or not at all.
+    """Downloads the pinned package from this machine's Debian mirror and keeps its busybox, complete or not at all.
 
     Raises ShellMissing, also where this machine has no apt-get or its archive has another version.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".liftlock-partial-") as temporary:
-        folder = Path(temporary)
-        _run(["apt-get", "-o", "APT::Sandbox::User=root", "download", f"{PACKAGE}={VERSION}"], folder)
-        (package,) = list(folder.glob("*.deb")) or (None,)
-        if package is None:
-            raise ShellMissing(f"apt-get downloaded no {PACKAGE} {VERSION}; install it and name its busybox")
-        _run(["dpkg-deb", "-x", str(package), "unpacked"], folder)
-        found = folder / "unpacked" / "bin" / "busybox"
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".liftlock-shell-") as temporary:
+        found = Path(temporary) / "busybox"
+        try:
+            fetch_program(PACKAGE, _INSIDE, found, suite=_SUITE, version=VERSION)
+        except PackageMissing as error:
+            raise ShellMissing(
+                f"{error}; take {PACKAGE} {VERSION} from a Debian 12 machine and name its busybox"
+            ) from error
         _pinned(found)
         found.replace(destination)
 
@@ -65,18 +65,3 @@ def _pinned(busybox: Path) -> bytes:
             "would depend on this machine; fetch that version or build without a shell"
         )
     return data
-
-
-def _run(command: list[str], folder: Path) -> None:
-    environment = {"PATH": os.defpath + ":/usr/sbin:/sbin", "LC_ALL": "C.UTF-8"}
-    try:
-        subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True, timeout=_SECONDS)
-    except FileNotFoundError as error:
-        raise ShellMissing(f"{command[0]} is not on this machine; install {PACKAGE} {VERSION} by hand") from error
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise ShellMissing(
-            f"{command[0]} failed ({said[-1] if said else 'no words'}); run apt-get update first"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise ShellMissing(f"{command[0]} took over {_SECONDS} s; see the network and try again") from error
