@@ -23,7 +23,7 @@ from tasks.settings import get_settings
 from tasks.setup import VLLM_VERSION
 from tasks.spec import Release
 from tasks.stack.addresses import addresses
-from tasks.stack.engine import Engine
+from tasks.stack.engine import Engine, engine_dtype
 from tasks.stage import digest_of, stage
 from tasks.train import ADAPTER_FILES
 
@@ -130,7 +130,16 @@ def _asked(dataset: Dataset, spec: Release) -> tuple[Any, ...]:
     """What a report depends on besides the model."""
     test = dataset.split("test")
     files = [path.read_text() for path in (spec.gate.task, spec.gate.cases) if path]
-    return ("1", test.sha256, load_prompt(spec.gate.prompt).sha256, files, spec.gate.metric, CONCURRENCY, VLLM_VERSION)
+    return (
+        "2",
+        test.sha256,
+        load_prompt(spec.gate.prompt).sha256,
+        files,
+        spec.gate.metric,
+        CONCURRENCY,
+        VLLM_VERSION,
+        engine_dtype(),
+    )
 
 
 def _key(adapter: Adapter, dataset: Dataset, spec: Release) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.settings import ROOT, Settings
 from tasks.stack.addresses import QUIET, Addresses
-from tasks.stack.engine import Engine, vllm_arguments
+from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
 
 COPIED_BINARIES = Path("site") / "pgserver" / "pginstall" / "bin"
 
@@ -142,7 +142,7 @@ def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
     binary = settings.toolchain / "vllm" / "bin" / "vllm"
     return Part(
         "vllm",
-        (str(binary), *vllm_arguments(engine, port)),
+        (str(binary), *vllm_arguments(engine, port, engine_dtype())),
         f"http://127.0.0.1:{port}/health",
         environment,
         folder=Path(engine.model).parent,
