@@ -223,9 +223,8 @@ def _predicate(path: Path) -> dict[str, Any]:
 
 def _recorded(model: str) -> tuple[str, ...]:
     """The digests that the evidence in the ledger names as this model's images."""
-    from tasks.ledger import moves
     from tasks.settings import get_settings
     from tasks.stack.addresses import addresses
+    from tasks.verify_modelcar import recorded_digests
 
-    found = moves(addresses(get_settings()).dsn("liftlock"), model)
-    return tuple(move.evidence["modelcar"].rpartition("@")[2] for move in found if "modelcar" in move.evidence)
+    return recorded_digests(addresses(get_settings()).dsn("liftlock"), model)

@@ -68,17 +68,13 @@ def put_modelpack(
 
 def find_shell(given: Path | None) -> Path:
     """The file that was named, else the first pinned busybox of the toolchain folder or the system."""
-    from serving.modelcar.shell import ShellMissing, shell_layer
+    from serving.modelcar.shell import ShellMissing
+    from tasks.settings import get_settings
+    from tasks.shell import present_shell
 
-    if given is not None:
-        return given
-    places = (toolchain_shell(), Path("/bin/busybox"), Path("/usr/bin/busybox"))
-    for place in places:
-        try:
-            shell_layer(place)
-        except ShellMissing:
-            continue
-        return place
+    found = given or present_shell(get_settings())
+    if found is not None:
+        return found
     raise ShellMissing(
         "no busybox with the pinned bytes is on this machine; run `liftlock modelcar shell`, or give --no-shell for an "
         "image that image volumes and oci+fetch:// can serve and KServe's oci:// cannot"
@@ -86,9 +82,10 @@ def find_shell(given: Path | None) -> Path:
 
 
 def toolchain_shell() -> Path:
+    from tasks import shell
     from tasks.settings import get_settings
 
-    return get_settings().toolchain / "busybox" / "busybox"
+    return shell.toolchain_shell(get_settings())
 
 
 def digest_cache() -> DigestCache:

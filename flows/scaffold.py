@@ -110,6 +110,11 @@ serving: # vLLM's words; the preflight checks that it fits
   max_num_seqs: 64 # requests at a time
   max_loras: 4 # adapters at a time
   max_lora_rank: 8 # at least training.r
+  # engine_version: 0.32.0 # vLLM's; left out, of the engine that serves
+
+modelcar: # the signed image that the model is shipped in
+  licences: [] # licences that the base may have, as its model card names them; empty: any
+  # shell: true # the shell that KServe's oci:// needs; left out, in for every target but local
 
 delivery: # how the new version takes over the traffic
   target: local # vLLM and Envoy on this machine

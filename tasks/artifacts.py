@@ -9,12 +9,13 @@ from typing import Literal
 from evals.gate import GateDecision, GatePolicy
 from evals.report import EvalReport
 from serving.fit import FitReport
+from serving.fit.contract import Contract
 from serving.modelcar import Modelcar
 from serving.rollout.model import Rollout
 from tasks.lora import TrainingPoint
 
 __all__ = [
-    "Adapter", "Dataset", "EvalPair", "EvalReport", "FitReport", "GateDecision", "GatePolicy", "ModelVersion", "Modelcar",
+    "Adapter", "Contract", "Dataset", "EvalPair", "EvalReport", "FitReport", "GateDecision", "GatePolicy", "ModelVersion", "Modelcar",
     "Outcome", "Rollout", "Sample", "SampleAnswer", "Split", "StageRecord", "TrainingPoint",
 ]  # fmt: skip
 
@@ -136,4 +137,5 @@ class Outcome:
     fit: FitReport | None = None
     modelcar: Modelcar | None = None
     rollout: Rollout | None = None
+    contract: Contract | None = None
     sample: Sample | None = None

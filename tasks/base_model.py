@@ -37,7 +37,9 @@ def _download(base_model: str, settings: Settings) -> Path:
     target = settings.models / base_model.split("/")[1]
     try:
         snapshot_download(
-            base_model, local_dir=target, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+            base_model,
+            local_dir=target,
+            allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md"],
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:160]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import mlflow
 from serving.modelcar import (
     DigestMismatch,
     LayoutInvalid,
+    Reference,
     copy_image,
     model_layers,
     open_store,
@@ -17,6 +19,12 @@ from serving.modelcar import (
     verify_layout,
     write_layout,
 )
+from serving.modelcar.content import FileDigest, hash_sources
+from serving.modelcar.keys import KeyInvalid
+from serving.modelcar.licence import check_licence, licence_of, model_card
+from serving.modelcar.sbom import LICENCES
+from serving.modelcar.signed import VerificationFailed
+from serving.modelcar.verify import verify
 from tasks.artifacts import Adapter, EvalPair, FitReport, GateDecision, Modelcar, ModelVersion
 from tasks.ledger import alias_version, move_alias
 from tasks.preflight import fit_digest
@@ -24,6 +32,8 @@ from tasks.progress import Progress
 from tasks.register import evidence_of
 from tasks.run import current_run
 from tasks.settings import get_settings
+from tasks.shell import shell_of
+from tasks.signing import Predicates, predicates_of, sign_modelcar, signing_key, verification_key
 from tasks.spec import Release
 from tasks.stack.addresses import addresses
 from tasks.stage import stage
@@ -41,21 +51,27 @@ def engine_model_of(name: str, modelcar: Modelcar) -> str:
 def build(
     version: ModelVersion, adapter: Adapter, pair: EvalPair, decision: GateDecision, fit: FitReport, spec: Release
 ) -> Modelcar:
-    """The digest depends on the model's bytes alone, so evidence stands in MLflow's tags and the ledger, not in the image.
+    """The digest depends on the model's bytes alone, so evidence stands in attestations, MLflow's tags and the ledger.
 
-    Raises ModelRefused, RegistryFailed, AliasMoved.
+    Raises ModelRefused, LicenceNotAllowed, ShellMissing, KeyInvalid, RegistryFailed, AliasMoved.
     """
     settings = get_settings()
     repository = f"{settings.registry_repository}/{spec.name}"
-    layers = model_layers(adapter.base, adapter.path, spec.name)
+    layers = model_layers(adapter.base, adapter.path, spec.name, shell_of(spec, settings))
+    licence = licence_of(model_card(layers))
+    check_licence(licence, spec.modelcar.licences)
     annotations = {
         "dev.liftlock.base-model": adapter.base_model,
         "dev.liftlock.base-sha256": adapter.base_sha256,
         "dev.liftlock.adapter-sha256": adapter.sha256,
+        **({LICENCES: licence} if licence else {}),
     }
-    modelcar = write_layout(layout_folder(), layers, annotations, f"{spec.name}-{version.version}", name=repository)
-    if settings.registry:
-        _push(modelcar, settings.registry, repository, f"v{version.version}")
+    built = write_layout(layout_folder(), layers, annotations, f"{spec.name}-{version.version}", name=repository)
+    pushed = registry_reference(spec.name, version.version, None)
+    if pushed is not None:
+        _push(built, pushed)
+    predicates = predicates_of(version, adapter, pair, decision, fit, spec)
+    modelcar = _sign(built, pushed, predicates, hash_sources(layers), adapter.dataset_revision)
     client = mlflow.MlflowClient()
     evidence = {
         **evidence_of(adapter, pair, decision),
@@ -67,6 +83,8 @@ def build(
         "engine_model": engine_model_of(spec.name, modelcar),
         "fit_report_sha256": evidence["fit_report_sha256"],
         "fit": f"{fit.verdict} on {fit.gpu}",
+        "signature": modelcar.signature,
+        "licence": licence or "not named",
     }
     for key, value in tags.items():
         client.set_model_version_tag(spec.name, version.version, f"liftlock.{key}", value)
@@ -83,8 +101,36 @@ def build(
     return modelcar
 
 
-def _push(modelcar: Modelcar, registry: str, repository: str, tag: str) -> None:
-    target = parse_reference(f"{registry.rstrip('/')}/{repository}:{tag}")
+def check_package(spec: Release, base: Path) -> None:
+    """What packing would refuse, told before training. Raises LicenceNotAllowed, ShellMissing, ModelRefused."""
+    shell_of(spec, get_settings())
+    if spec.modelcar.licences:
+        check_licence(licence_of(model_card(model_layers(base, None, None))), spec.modelcar.licences)
+
+
+def registry_reference(name: str, version: str, digest: str | None) -> Reference | None:
+    """Where a version's modelcar is pushed besides the layout folder; None where no registry is set."""
+    settings = get_settings()
+    if not settings.registry:
+        return None
+    place = f"{settings.registry.rstrip('/')}/{settings.registry_repository}/{name}:v{version}"
+    return parse_reference(f"{place}@{digest}" if digest else place)
+
+
+def _sign(
+    built: Modelcar, pushed: Reference | None, predicates: Predicates, files: tuple[FileDigest, ...], dataset: str
+) -> Modelcar:
+    """In the layout folder and in the registry, by the same key under the same name, so the payload is one."""
+    key, layout = signing_key(get_settings()), parse_reference(f"oci:{layout_folder()}")
+    identity = pushed.name if pushed else built.reference.partition("@")[0]
+    payload = ""
+    for place in (layout, *((pushed,) if pushed else ())):
+        with open_store(place) as store:
+            payload = sign_modelcar(store, built.digest, key, identity, predicates, files, dataset).payload_digest
+    return replace(built, signature=payload)
+
+
+def _push(modelcar: Modelcar, target: Reference) -> None:
     with (
         open_store(parse_reference(f"oci:{layout_folder()}")) as source,
         open_store(target) as store,
@@ -94,7 +140,7 @@ def _push(modelcar: Modelcar, registry: str, repository: str, tag: str) -> None:
             source,
             modelcar.digest,
             store,
-            tag,
+            target.tag,
             progress=lambda done, total: progress.update(done, total, "bytes"),
         )
 
@@ -102,13 +148,18 @@ def _push(modelcar: Modelcar, registry: str, repository: str, tag: str) -> None:
 def _key(
     version: ModelVersion, adapter: Adapter, pair: EvalPair, decision: GateDecision, fit: FitReport, spec: Release
 ) -> tuple[Any, ...]:
-    return ("1", version.sha256, adapter.sha256, adapter.base_sha256, fit_digest(fit), get_settings().registry)
+    packed = (spec.modelcar.model_dump(), spec.delivery.target)
+    return ("3", version.sha256, adapter.sha256, adapter.base_sha256, fit_digest(fit), get_settings().registry, packed)
 
 
 def _intact(modelcar: Modelcar) -> bool:
+    """Whole, and signed as this build signed it, by the key that is trusted now."""
+    reference = parse_reference(f"oci:{layout_folder()}@{modelcar.digest}")
     try:
         verify_layout(layout_folder(), modelcar.digest)
-    except (DigestMismatch, LayoutInvalid, OSError):
+        with open_store(reference) as store:
+            verify(reference, verification_key(get_settings()), store, payload=modelcar.signature, layers=False)
+    except (DigestMismatch, LayoutInvalid, VerificationFailed, KeyInvalid, OSError):
         return False
     return True
 
@@ -117,7 +168,7 @@ def _artifact(modelcar: Modelcar) -> str:
     rows = "\n".join(
         f"| {layer.title or 'config'} | {layer.size:,} | `{layer.digest[:23]}` |" for layer in modelcar.layers
     )
-    return f"`{modelcar.reference}`\n\n| layer | bytes | digest |\n|---|---|---|\n{rows}\n"
+    return f"`{modelcar.reference}`, signed as `{modelcar.signature}`\n\n| layer | bytes | digest |\n|---|---|---|\n{rows}\n"
 
 
 build_and_push = stage(
@@ -125,7 +176,7 @@ build_and_push = stage(
     key=_key,
     digest=lambda modelcar: modelcar.digest,
     note=lambda modelcar: (
-        f"{modelcar.digest[:19]}…, {modelcar.size / 1e6:.0f} MB, {modelcar.bytes_written / 1e6:.0f} MB new, @staging"
+        f"{modelcar.digest[:19]}…, {modelcar.size / 1e6:.0f} MB, {modelcar.bytes_written / 1e6:.0f} MB new, signed, @staging"
     ),
     artifact=_artifact,
     intact=_intact,

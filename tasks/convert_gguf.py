@@ -15,6 +15,16 @@ DROPPED = ("quantization_config", "_name_or_path", "_model_name_or_path")
 RMS_NORM_EPS = 1e-5  # GGUF keeps it as float32, which reads back as 9.99999974e-06
 
 
+def card(gguf: Path) -> str:
+    """A model card of what the GGUF file says of itself: its name and its licence."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(gguf).fields
+    said = {key: str(fields[f"general.{key}"].contents()) for key in ("name", "license") if f"general.{key}" in fields}
+    licence, name = said.get("license", "unknown"), said.get("name", gguf.stem)
+    return f"---\nlicense: {licence}\n---\n\n# {name}\n\nDequantised from {gguf.name} to bfloat16 safetensors.\n"
+
+
 def convert(gguf: Path, folder: Path) -> None:
     """Write `folder` atomically: it is either whole or absent."""
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -37,6 +47,7 @@ def convert(gguf: Path, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
+    (partial / "README.md").write_text(card(gguf))
     for path in partial.iterdir():
         path.chmod(0o644)
     shutil.rmtree(folder, ignore_errors=True)

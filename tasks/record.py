@@ -10,6 +10,9 @@ from typing import Any, Literal, TypeVar
 import mlflow
 import psycopg
 
+from serving.fit.contract import ContractBroken
+from serving.modelcar.content import ContentMismatch
+from serving.modelcar.signed import VerificationFailed
 from tasks.artifacts import (
     Adapter,
     Dataset,
@@ -23,6 +26,8 @@ from tasks.artifacts import (
     Sample,
 )
 from tasks.base_model import resolve_base
+from tasks.build_and_push import check_package
+from tasks.engine_contract import kept_contract
 from tasks.evaluate import engine_of
 from tasks.exit_codes import code_of
 from tasks.judge import GateRefused
@@ -51,7 +56,7 @@ class ReleaseUnderWay(Exception):
 class Record:
     """A context manager around the stages. `keep` notes a stage's value for the report; the exit writes run.json and report.html.
 
-    Raises SpecInvalid, BaseModelRefused, EngineBusy, ReleaseUnderWay before the first stage.
+    Raises SpecInvalid, BaseModelRefused, LicenceNotAllowed, ShellMissing, EngineBusy, ReleaseUnderWay before the first stage.
     """
 
     def __init__(self, spec_file: Path, *, resume: bool, fresh: bool) -> None:
@@ -59,6 +64,7 @@ class Record:
         self.spec_file = spec_file.absolute()
         self.spec: Release = load_release(self.spec_file)
         self._base = resolve_base(self.spec.base_model, settings)
+        check_package(self.spec, self._base)
         self._values: dict[str, Any] = {}
         self._stack = ExitStack()
         self._options = {"resume": resume, "fresh": fresh}
@@ -84,6 +90,9 @@ class Record:
         with self._stack:
             if isinstance(error, GateRefused):
                 self._values["decision"] = error.decision
+            if isinstance(error, DoesNotFit):
+                self._values["fit"] = error.report
+            self._values["contract"] = kept_contract(self._values.get("modelcar"))
             if isinstance(error, RolloutUndone):
                 self._values["rollout"] = error.rollout
             if error is not None and not isinstance(error, Exception):
@@ -142,7 +151,8 @@ def _verdict(error: BaseException | None) -> Verdict:
         return "inconclusive" if error.decision.verdict == "inconclusive" else "rejected"
     if isinstance(error, RolloutUndone):
         return "undone"
-    return "rejected" if isinstance(error, DoesNotFit) else "failed"
+    refused = (DoesNotFit, ContractBroken, VerificationFailed, ContentMismatch)
+    return "rejected" if isinstance(error, refused) else "failed"
 
 
 def _reasons(error: BaseException | None, decision: GateDecision | None) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ SHOWN = 100  # rows of one list of items or cases; all of them are in the eval r
 NARROW_INTERVAL = 0.05  # below it two digits would hide the ends
 CLIPPED = 400  # characters of one answer
 TONES = {
-    "champion": "good", "done": "good", "passed": "good", "completed": "good", "fits": "good", "go_on": "good",
-    "rejected": "bad", "failed": "bad", "does_not_fit": "bad", "undo": "bad",
+    "champion": "good", "done": "good", "passed": "good", "completed": "good", "fits": "good", "go_on": "good", "kept": "good",
+    "rejected": "bad", "failed": "bad", "does_not_fit": "bad", "undo": "bad", "broken": "bad",
     "inconclusive": "warn", "undone": "warn", "tight": "warn", "hold": "warn", "errored": "warn",
 }  # fmt: skip
 PARTS = {

@@ -12,6 +12,7 @@ from statistics import fmean
 from evals.gate import GateDecision, RuleResult
 from evals.report import EvalReport, ItemResult, PromptCase
 from serving.fit import FitReport
+from serving.fit.contract import Term
 from tasks.artifacts import EvalPair, Outcome
 from tasks.report_plots import Marks, Part
 
@@ -206,6 +207,12 @@ def fit_parts(fit: FitReport) -> tuple[Part, ...]:
     return tuple(Part(name, size, f"part-{place}") for place, (name, size) in enumerate(named, 1) if size > 0)
 
 
+def term_name(term: Term) -> str:
+    """In the words of the table of parts; vLLM counts LoRA slots with the weights."""
+    names = {"weights_bytes": "weights and LoRA slots", "kv_cache_bytes": "KV cache", "cuda_graph_bytes": "CUDA graphs"}
+    return names.get(term.name, term.name.removesuffix("_bytes").replace("_", "-"))
+
+
 def evidence(outcome: Outcome) -> tuple[tuple[str, str], ...]:
     """(name, value) of everything that says which bytes this release is about."""
     return tuple((name, value) for name, value in _evidence(outcome) if value)
@@ -235,7 +242,9 @@ def _evidence(outcome: Outcome) -> Iterator[tuple[str, str]]:
     if version := outcome.version:
         yield "MLflow model version", f"models:/{version.name}/{version.version}"
         yield "evidence sha256 of the model version", version.sha256
-    yield "modelcar digest", outcome.modelcar.digest if outcome.modelcar else ""
+    if modelcar := outcome.modelcar:
+        yield "modelcar digest", modelcar.digest
+        yield "signed payload", modelcar.signature
     yield "RAG answers sha256", outcome.sample.sha256 if outcome.sample else ""
 
 

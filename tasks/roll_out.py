@@ -8,15 +8,15 @@ import mlflow
 
 from evals.prompt import load_prompt, messages
 from serving.gateway.envoy import VERSION_HEADER
-from serving.modelcar import place_adapter
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.local import LocalTarget
 from serving.rollout.model import Step
 from serving.rollout.steps import roll_out as run_steps
 from serving.rollout.traffic import Traffic
 from tasks.artifacts import Dataset, FitReport, Modelcar, ModelVersion, Rollout
-from tasks.build_and_push import engine_model_of, layout_folder
+from tasks.build_and_push import engine_model_of
 from tasks.dataset import read_items
+from tasks.engine_contract import hold_to_contract
 from tasks.ledger import alias_version, move_alias
 from tasks.run import current_run
 from tasks.settings import get_settings
@@ -24,6 +24,7 @@ from tasks.spec import Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
 from tasks.stage import Status, digest_of, stage
+from tasks.verify_modelcar import place_verified
 
 PROMPTS = 64
 
@@ -39,11 +40,15 @@ class RolloutUndone(Exception):
 def roll_out_version(
     version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dataset, spec: Release
 ) -> Rollout:
-    """Served from the modelcar, never from the training folder. Raises DigestMismatch, GatewayNotApplied, AliasMoved."""
+    """Served from the verified modelcar, never from the training folder, by an engine that keeps the fit report's promise.
+
+    Raises VerificationFailed, ContentMismatch, ContractBroken, DigestMismatch, GatewayNotApplied, AliasMoved.
+    """
     settings = get_settings()
     where = addresses(settings)
     engine_model = engine_model_of(spec.name, modelcar)
-    place_adapter(layout_folder(), modelcar.digest, spec.name, settings.adapters / engine_model)
+    place_verified(version, modelcar, settings.adapters / engine_model)
+    hold_to_contract(fit, modelcar, version)
     client = mlflow.MlflowClient()
     before = alias_version(client, spec.name, "champion")
     target = LocalTarget(gateway_of(settings, where, default_engine(settings)))
@@ -115,7 +120,7 @@ def _canary(
 
 
 def _key(version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dataset, spec: Release) -> tuple[Any, ...]:
-    return ("1", version.sha256, modelcar.digest, spec.delivery.model_dump())
+    return ("2", version.sha256, modelcar.digest, spec.delivery.model_dump())
 
 
 def _intact(rollout: Rollout) -> bool:

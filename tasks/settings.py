@@ -32,6 +32,14 @@ class Settings(BaseSettings):
     )
     registry_repository: str = Field("liftlock", description="Prefix of the repository names in that registry.")
 
+    signing_key: Path | None = Field(
+        None, description="Private key that signs modelcars; left out, a pair in the state folder, made at first use."
+    )
+    signing_passphrase_file: Path | None = Field(None, description="File that holds that key's passphrase.")
+    verification_key: Path | None = Field(
+        None, description="Public key that a rollout trusts; left out, the one that signs."
+    )
+
     @property
     def adapters(self) -> Path:
         """Where the engine finds adapters by name."""

@@ -98,6 +98,11 @@ class ServingSpec(Part):
     max_num_seqs: int = Field(64, ge=1, le=4096, description="Requests at a time.")
     max_loras: int = Field(4, ge=1, le=256, description="Adapters at a time.")
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = Field(16, description="At least training.r.")
+    engine_version: str | None = Field(
+        None,
+        pattern=r"^[0-9]{1,4}\.[0-9]{1,4}(\.[0-9]{1,4})?$",
+        description="vLLM's; left out, of the engine that serves.",
+    )
 
     @field_validator("gpu")
     @classmethod
@@ -107,6 +112,17 @@ class ServingSpec(Part):
         if gpu not in (known := load_gpus()):
             raise ValueError(f"must be one of {', '.join(sorted(known))}")
         return gpu
+
+
+class ModelcarSpec(Part):
+    """The image that the model is shipped in."""
+
+    licences: tuple[str, ...] = Field(
+        (), description="Licences that the base may have, as its model card names them; left out, any."
+    )
+    shell: bool | None = Field(
+        None, description="The shell that KServe's oci:// needs; left out, in for every target but local."
+    )
 
 
 class DeliverySpec(Part):
@@ -156,6 +172,7 @@ class Release(Part):
     training: TrainingSpec = Field(TrainingSpec(), description="How the adapter is trained.")
     gate: GateSpec = Field(description="What the adapter must show before it may serve.")
     serving: ServingSpec = Field(ServingSpec(), description="How it is served, and the GPU it must fit.")
+    modelcar: ModelcarSpec = Field(ModelcarSpec(), description="The image that it is shipped in.")
     delivery: DeliverySpec = Field(DeliverySpec(), description="How it takes over the traffic.")
     sample: SampleSpec | None = Field(None, description="Questions answered from documents at the end.")
 

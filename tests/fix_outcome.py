@@ -9,6 +9,7 @@ from typing import Literal
 
 from evals.gate import GatePolicy, decide
 from serving.fit import FitReport
+from serving.fit.contract import Contract, Term
 from serving.modelcar import Modelcar
 from serving.modelcar.model import LayerRef
 from serving.rollout.model import Rollout, SideStats, Step
@@ -91,6 +92,16 @@ def fit() -> FitReport:
     )  # fmt: skip
 
 
+def contract() -> Contract:
+    """Of fit(): the weights came out 20 MiB larger, the KV cache 100 MiB smaller."""
+    promised = fit()
+    terms = (
+        Term("weights_bytes", promised.weights_bytes + promised.lora_bytes, 322 * MIB),
+        Term("kv_cache_bytes", promised.kv_cache_bytes, 18360 * MIB),
+    )
+    return Contract(4096, 4096, True, "0.32.0", "GPU", 51.0, terms, ("A note.",))
+
+
 def modelcar() -> Modelcar:
     sizes = {
         "model.safetensors": 269_060_552,
@@ -100,7 +111,14 @@ def modelcar() -> Modelcar:
     }
     layers = tuple(LayerRef(f"sha256:{sha(title)}", size, title) for title, size in sizes.items())
     digest = f"sha256:{sha('modelcar')}"
-    return Modelcar(f"registry.example/models/ticket_router@{digest}", digest, layers, 19_594_752, sum(sizes.values()))
+    return Modelcar(
+        f"registry.example/models/ticket_router@{digest}",
+        digest,
+        layers,
+        19_594_752,
+        sum(sizes.values()),
+        f"sha256:{sha('signature')}",
+    )
 
 
 def times(count: int, middle: float) -> tuple[float, ...]:
@@ -183,7 +201,7 @@ def champion() -> Outcome:
     steps = (step(10, 112, 14), step(25, 64, 24), step(50, 31, 33), step(100, 0, 40))
     return Outcome(
         "20260301-101500-ab12", "ticket_router", Path("evals/ticket_router/release.yaml"), "champion", decision.reasons, records(*stages),
-        "1", modelcar().reference, dataset(), adapter(), pair, decision, version, fit(), modelcar(), rollout(steps), sample(),
+        "1", modelcar().reference, dataset(), adapter(), pair, decision, version, fit(), modelcar(), rollout(steps), contract(), sample(),
     )  # fmt: skip
 
 
@@ -216,7 +234,7 @@ def undone() -> Outcome:
     stages = (*whole.stages[:7], replace(whole.stages[7], status="undone", note=f"undone: {reason}"))
     found = rollout(steps, "undone", reason)
     told = (f"the rollout was undone {reason}",)
-    gone = replace(whole, sample=None, champion=None, champion_reference=None)
+    gone = replace(whole, sample=None, contract=None, champion=None, champion_reference=None)
     return replace(gone, verdict="undone", reasons=told, stages=stages, rollout=found)
 
 

@@ -55,7 +55,7 @@ def test_a_model_goes_to_a_registry_and_back(tmp_path: Path, registry: str, repo
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["build", "base"], 2, "no busybox with the pinned bytes"),
+        (["build", "base", "--shell", "base/config.json"], 2, "sha256 "),
         (["build", "base", "--no-shell", "--to", "nowhere"], 2, "names no registry"),
         (["build", "base", "--no-shell", "--annotation", "x"], 2, "write KEY=VALUE"),
         (["build", "base", "--no-shell", "--allow-licence", "mit"], 3, "licence is not named"),

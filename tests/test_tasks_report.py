@@ -134,10 +134,28 @@ def test_the_first_sentence_before_the_evaluation() -> None:
 
 def test_a_model_that_does_not_fit_is_rejected_at_preflight() -> None:
     whole = made.champion()
-    stages = (*whole.stages[:5], replace(whole.stages[5], status="failed", digest="", note="needs 24 GiB"))
-    found = replace(whole, verdict="rejected", stages=stages, fit=None, modelcar=None, rollout=None, sample=None)
+    stages = (*whole.stages[:5], replace(whole.stages[5], status="rejected", note="needs 24 GiB"))
+    refused = replace(made.fit(), verdict="does_not_fit", headroom_bytes=-512 * made.MIB, reasons=("It is too large.",))
+    found = replace(
+        whole, verdict="rejected", stages=stages, fit=refused, modelcar=None, rollout=None, contract=None, sample=None
+    )
     said = "ticket_router version 1 was rejected at preflight; it scored 0.91 on 320 items"
     assert headline(found).startswith(said)
+    page = Page(render_report(found))
+    assert "fit" in page.values("id")
+    assert "does not fit" in page.text
+    assert "headroom −512 MiB" in page.text
+    assert "It is too large." in page.text
+    assert "Predicted against actual" not in page.text
+    assert 'aria-label="GPU memory: weights 0.25 GiB' in render_report(found)
+
+
+def test_predicted_stands_beside_actual() -> None:
+    said = page("champion").text
+    assert "serves 4,096 tokens a sequence; promised were 4,096." in said
+    assert "weights and LoRA slots302 MiB322 MiB20 MiB" in said  # cells stand without a space between them
+    assert "KV cache18,460 MiB18,360 MiB−100 MiB" in said
+    assert "A note." in said
 
 
 def test_a_rollout_without_steps_has_no_plots() -> None:
@@ -202,7 +220,8 @@ def test_hostile_text_is_only_text() -> None:
 @given(st.text(), st.text())
 def test_no_text_breaks_the_nesting(reason: str, note: str) -> None:
     stages = tuple(replace(stage, note=note) for stage in made.failed().stages)
-    Page(render_report(replace(made.failed(), reasons=(reason,), stages=stages)))
+    page = Page(render_report(replace(made.failed(), reasons=(reason,), stages=stages)))
+    assert {"stages", "evidence"} <= {*page.values("id")}
 
 
 def test_many_long_answers_stay_below_600_kb() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from serving.fit.catalogue import GIB
 from serving.fit.engine_log import Actual, read_engine
+from serving.fit.engines import version_number
 from serving.fit.report import FitReport
 
 TERMS = ("weights_bytes", "kv_cache_bytes", "activation_bytes", "cuda_graph_bytes", "non_torch_bytes")
@@ -53,7 +54,11 @@ class Contract:
 
 def check_contract(report: FitReport, text: str) -> Contract:
     """`text`: vLLM's log from its start on, or its /metrics page. Raises ContractBroken, ContractUnread."""
-    contract = compare(report, read_engine(text))
+    return hold(compare(report, read_engine(text)))
+
+
+def hold(contract: Contract) -> Contract:
+    """Raises ContractBroken."""
     if not contract.kept:
         raise ContractBroken(
             f"The engine serves {contract.given_max_model_len} tokens a sequence; the fit report promised "
@@ -75,6 +80,8 @@ def compare(report: FitReport, actual: Actual) -> Contract:
     notes += [
         _surprise(term, report.uncertainty_bytes) for term in terms if abs(term.residual) > report.uncertainty_bytes
     ]
+    if actual.engine_version and version_number(actual.engine_version) != version_number(report.engine_version):
+        notes.append(f"The engine is vLLM {actual.engine_version}; the estimate is of {report.engine_version}.")
     return Contract(
         promised_max_model_len=report.max_model_len,
         given_max_model_len=given,

@@ -7,7 +7,7 @@ A log that was appended to over restarts is read from its last start.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serving.fit.catalogue import GIB
 
@@ -68,6 +68,18 @@ class Actual:
 def read_engine(text: str) -> Actual:
     """A log or a metrics page, told apart by what is in it."""
     return read_metrics(text) if CACHE_INFO.search(text) else read_log(text)
+
+
+def combined(log: str, metrics: str, *, max_model_len: int | None, engine_version: str | None) -> Actual:
+    """Of a running engine: what its pages say now counts before its log, which alone has the bytes of the parts."""
+    said, now = read_log(log), read_metrics(metrics)
+    return replace(
+        said,
+        kv_cache_tokens=said.kv_cache_tokens if now.kv_cache_tokens is None else now.kv_cache_tokens,
+        concurrency=said.concurrency if now.concurrency is None else now.concurrency,
+        max_model_len=said.max_model_len if max_model_len is None else max_model_len,
+        engine_version=engine_version or said.engine_version,
+    )
 
 
 def read_log(text: str) -> Actual:

@@ -17,6 +17,7 @@ class Modelcar:
     """A built image.
 
     `reference` is `name@digest`, `bytes_written` what this build added to the layout, `size` the sum of all blobs.
+    `signature` is the digest of the signed payload; empty while it is unsigned.
     """
 
     reference: str
@@ -24,6 +25,7 @@ class Modelcar:
     layers: tuple[LayerRef, ...]
     bytes_written: int
     size: int
+    signature: str = ""
 
 
 @dataclass(frozen=True)
