@@ -74,20 +74,16 @@ def _check_lengths(request: LoraRequest, tokenizer: Any, rows: list[dict[str, An
             )
 
 
-def _trainer(request: LoraRequest, rows: list[dict[str, Any]]) -> Any:
+def _completion_trainer() -> Any:
+    """SFTTrainer with the cross-entropy over the completion's tokens alone.
+
+    TRL's own loss multiplies every position with the vocabulary, masked ones too; for short answers that is half of a
+    step on a CPU. The value is the same.
+    """
     import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     class CompletionLoss(SFTTrainer):  # type: ignore[misc]
-        """Cross-entropy over the completion's tokens alone.
-
-        TRL's own loss multiplies every position with the vocabulary, masked ones too; for short answers that is half of
-        a step on a CPU. The value is the same.
-        """
-
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
@@ -101,32 +97,39 @@ def _trainer(request: LoraRequest, rows: list[dict[str, Any]]) -> Any:
             loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][wanted])
             return (loss, {"logits": logits}) if return_outputs else loss
 
+    return CompletionLoss
+
+
+def _progress() -> Any:
+    """A callback that says every logged loss."""
+    from transformers import TrainerCallback
+
     class Progress(TrainerCallback):  # type: ignore[misc]
         began = time.monotonic()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
-                seconds = time.monotonic() - self.began
-                _say(
-                    "step",
-                    **asdict(TrainingPoint(state.global_step, state.max_steps, float(logs["loss"]), round(seconds, 2))),
-                )
+                seconds = round(time.monotonic() - self.began, 2)
+                _say("step", **asdict(TrainingPoint(state.global_step, state.max_steps, float(logs["loss"]), seconds)))
 
-    dtype = _dtype(torch)
-    tokenizer = AutoTokenizer.from_pretrained(request.base)
-    _check_lengths(request, tokenizer, rows)
-    model = AutoModelForCausalLM.from_pretrained(request.base, dtype=dtype)
-    layers = model.config.num_hidden_layers
+    return Progress()
+
+
+def _adapted_layers(request: LoraRequest, layers: int) -> dict[str, Any]:
+    """PEFT's arguments for adapters on the layers from first_layer up; none where that is all of them."""
     if request.first_layer >= layers:
         raise TrainingRefused(
             f"training.first_layer is {request.first_layer}, but {request.base_name} has {layers} layers; use 0 to {layers - 1}"
         )
-    upper = (
-        {"layers_to_transform": list(range(request.first_layer, layers)), "layers_pattern": "layers"}
-        if request.first_layer
-        else {}
-    )
-    arguments = SFTConfig(
+    if request.first_layer == 0:
+        return {}
+    return {"layers_to_transform": list(range(request.first_layer, layers)), "layers_pattern": "layers"}
+
+
+def _arguments(request: LoraRequest, bf16: bool, on_cpu: bool) -> Any:
+    from trl import SFTConfig
+
+    return SFTConfig(
         output_dir=str(Path(request.out).with_suffix(".trainer")),
         num_train_epochs=request.num_train_epochs,
         per_device_train_batch_size=request.per_device_train_batch_size,
@@ -136,28 +139,41 @@ def _trainer(request: LoraRequest, rows: list[dict[str, Any]]) -> Any:
         seed=request.seed,
         data_seed=request.seed,
         train_sampling_strategy="group_by_length",
-        bf16=dtype is torch.bfloat16,
-        use_cpu=not torch.cuda.is_available(),
+        bf16=bf16,
+        use_cpu=on_cpu,
         gradient_checkpointing=False,
         logging_steps=2,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
     )
-    return CompletionLoss(
+
+
+def _trainer(request: LoraRequest, rows: list[dict[str, Any]]) -> Any:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dtype = _dtype(torch)
+    tokenizer = AutoTokenizer.from_pretrained(request.base)
+    _check_lengths(request, tokenizer, rows)
+    model = AutoModelForCausalLM.from_pretrained(request.base, dtype=dtype)
+    lora = LoraConfig(
+        r=request.r,
+        lora_alpha=request.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=list(request.target_modules),
+        task_type="CAUSAL_LM",
+        **_adapted_layers(request, model.config.num_hidden_layers),
+    )
+    return _completion_trainer()(
         model=model,
-        args=arguments,
+        args=_arguments(request, bf16=dtype is torch.bfloat16, on_cpu=not torch.cuda.is_available()),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[Progress()],
-        peft_config=LoraConfig(
-            r=request.r,
-            lora_alpha=request.lora_alpha,
-            lora_dropout=0.0,
-            target_modules=list(request.target_modules),
-            task_type="CAUSAL_LM",
-            **upper,
-        ),
+        callbacks=[_progress()],
+        peft_config=lora,
     )
 
 

@@ -20,7 +20,6 @@ import pytest
 from tests.fix_stack import ROOT, SUITE, Stack, quick_spec
 
 pytestmark = pytest.mark.slow
-unproven = pytest.mark.skip(reason="written, but not yet seen to pass from beginning to end on a quiet machine")
 STAGES = ["prepare", "train", "evaluate", "judge", "register", "preflight", "build_and_push", "roll_out", "sample"]
 PROMPT = [
     {"role": "system", "content": "Name the team."},
@@ -252,7 +251,6 @@ def test_the_worker_runs_the_same_flow_as_a_deployment(stack: Stack, champion: d
     assert all(stage["cached"] for stage in document["stages"] if stage["name"] != "prepare")
 
 
-@unproven
 def test_two_releases_of_one_model_at_once_are_refused(stack: Stack, champion: dict[str, Any], tmp_path: Path) -> None:
     import psycopg
 
@@ -268,7 +266,6 @@ def test_two_releases_of_one_model_at_once_are_refused(stack: Stack, champion: d
     assert "Traceback" not in done.stderr
 
 
-@unproven
 def test_a_starting_spec_of_ones_own_runs(stack: Stack, champion: dict[str, Any], tmp_path: Path) -> None:
     assert stack.run("init", str(tmp_path / "my-model")).returncode == 0
     done = stack.run("release", str(tmp_path / "my-model" / "release.yaml"), "--json")
@@ -277,7 +274,6 @@ def test_a_starting_spec_of_ones_own_runs(stack: Stack, champion: dict[str, Any]
     assert done.returncode == document["exit_code"] in (0, 3, 4)
 
 
-@unproven
 def test_down_leaves_nothing_running_and_up_serves_the_champion_again(stack: Stack, champion: dict[str, Any]) -> None:
     def mine() -> list[str]:
         return [
