@@ -63,6 +63,20 @@ def test_the_evidence_names_the_bytes(stack: Stack, champion: dict[str, Any]) ->
     assert digest.hexdigest() == version.tags["liftlock.adapter_sha256"]
 
 
+def test_the_image_is_signed_and_the_promise_of_the_fit_was_kept(stack: Stack, champion: dict[str, Any]) -> None:
+    version = champion["model"]["version"]
+    image = f"oci:{stack.state}/modelcars:ticket-router-{version}"
+    asked = ("--require", "provenance", "--require", "verdict", "--ledger", "ticket-router", "--json")
+    done = stack.run("modelcar", "verify", image, *asked)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "PASSED"
+    tags = client_of(stack).get_model_version("ticket-router", version).tags
+    assert tags["liftlock.signature"] == json.loads(done.stdout)["payload_digest"]
+    assert tags["liftlock.fit_contract"] == "kept: 2048 tokens given, 2048 promised"
+    assert tags["liftlock.licence"] == "apache-2.0"
+    assert "Predicted against actual" in Path(champion["report"]).read_text()
+
+
 def test_the_openai_client_gets_the_champion_by_the_models_name(stack: Stack, champion: dict[str, Any]) -> None:
     client = openai.OpenAI(base_url=f"{stack.gateway}/v1", api_key="none")
     answer = client.chat.completions.create(model="ticket-router", messages=PROMPT, max_tokens=8, temperature=0)  # type: ignore[arg-type]
