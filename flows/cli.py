@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli_fit import fit
+from flows.cli_gate import gate
 from flows.cli_modelcar import modelcar
 from flows.cli_signing import keys
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 app.add_typer(fit, name="fit", rich_help_panel="Release")
+app.add_typer(gate, name="gate", rich_help_panel="Release")
 app.add_typer(modelcar, name="modelcar", rich_help_panel="Release")
 app.add_typer(keys, name="keys", rich_help_panel="Release")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]

@@ -36,7 +36,8 @@ def policy_of(spec: Release, baseline_version: str | None) -> GatePolicy:
 
 
 def judge_pair(pair: EvalPair, spec: Release) -> GateDecision:
-    return decide(pair.candidate, pair.baseline, policy_of(spec, pair.baseline_version))
+    policy = policy_of(spec, pair.baseline_version)
+    return decide(pair.candidate, pair.baseline, policy, baseline_version=pair.baseline_version)
 
 
 def _status(decision: GateDecision) -> Status:
@@ -45,7 +46,7 @@ def _status(decision: GateDecision) -> Status:
 
 def _artifact(decision: GateDecision) -> str:
     rows = "\n".join(
-        f"| {rule.name} | {rule.estimate:.4f} | [{rule.low:.4f}, {rule.high:.4f}] | {rule.required:.4f} | {rule.verdict} |"
+        f"| {rule.label} | {rule.estimate:.4f} | [{rule.low:.4f}, {rule.high:.4f}] | {rule.required:.4f} | {rule.verdict} |"
         for rule in decision.rules
     )
     reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
@@ -57,7 +58,7 @@ def decision_digest(decision: GateDecision) -> str:
 
 
 def _key(pair: EvalPair, spec: Release) -> tuple[Any, ...]:
-    return ("1", pair.sha256, asdict(policy_of(spec, pair.baseline_version)))
+    return ("2", pair.sha256, asdict(policy_of(spec, pair.baseline_version)))
 
 
 _judge = stage(

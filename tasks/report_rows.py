@@ -88,7 +88,7 @@ def plotted_rules(decision: GateDecision) -> dict[str, tuple[RuleResult, ...]]:
 
 def required(rule: RuleResult) -> str:
     """What the rule asks for, in symbols."""
-    if rule.name in DIFFERENCE_RULES:
+    if rule.name in (*DIFFERENCE_RULES, "floor"):
         return f"interval > {rule.required:.3f}".replace("-", "−")
     return f"≤ {rule.required:g}" if rule.name == COUNT_RULE else f"≥ {rule.required:.3f}"
 

@@ -105,7 +105,7 @@ def test_a_model_that_needs_more_than_is_usable_has_no_headroom_part() -> None:
     ("rule", "said"),
     [
         (RuleResult("non_inferior", 0, 0, 0, -0.02, "passed"), "interval > −0.020"),
-        (RuleResult("floor", 0, 0, 0, 0.8, "passed"), "≥ 0.800"),
+        (RuleResult("floor", 0, 0, 0, 0.8, "passed"), "interval > 0.800"),
         (RuleResult("newly_failing_cases", 0, 0, 0, 2, "passed"), "≤ 2"),
     ],
 )
