@@ -46,7 +46,7 @@ def decide(
     check_comparable(candidate, baseline)
     pairs = _pairs(candidate, baseline, policy)
     plan = plan or (plan_of(candidate, policy) if policy.block else None)
-    available = sum(map(len, plan.blocks)) if plan else len(pairs)
+    available = plan.items if plan else len(pairs)
     found = judge_pairs(pairs, rules_of(policy), policy.alpha, plan)
     case_flips = _case_flips(candidate, baseline)
     judged = [

@@ -22,10 +22,15 @@ class Placed:
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """The ids of each block, in the order in which they are asked."""
+    """The ids of each block, in the order in which they are asked. `largest` is the most items in one cluster."""
 
     seed: int
     blocks: tuple[tuple[str, ...], ...]
+    largest: int = 1
+
+    @property
+    def items(self) -> int:
+        return sum(map(len, self.blocks))
 
 
 def plan_blocks(items: Sequence[Placed], block: int, seed: int) -> BlockPlan:
@@ -40,7 +45,8 @@ def plan_blocks(items: Sequence[Placed], block: int, seed: int) -> BlockPlan:
         if len(current) >= block:
             blocks.append(tuple(current))
             current = []
-    return BlockPlan(seed, (*blocks, tuple(current)) if current else tuple(blocks))
+    largest = max(map(len, clusters.values()), default=1)
+    return BlockPlan(seed, (*blocks, tuple(current)) if current else tuple(blocks), largest)
 
 
 def _balanced(clusters: dict[str, list[Placed]], random: Random) -> list[str]:

@@ -48,8 +48,8 @@ def judge_pairs(pairs: Sequence[Pair], rules: Sequence[Rule], alpha: float, plan
     With a plan, the pairs are the whole of some first blocks, in any order; ValueError otherwise.
     """
     ordered, ends, last = (tuple(pairs), (len(pairs),), True) if plan is None else _in_blocks(pairs, plan)
-    available = len(pairs) if plan is None else sum(map(len, plan.blocks))
-    streams = [_stream(rule, ordered, ends, plan is not None, last) for rule in rules]
+    available = len(pairs) if plan is None else plan.items
+    streams = [_stream(rule, ordered, ends, plan, last) for rule in rules]
     evidence = [p_values(rule, stream) for rule, stream in zip(rules, streams, strict=True)]
     passing, failing = (np.array([both[side] for both in evidence]) for side in (0, 1))
     look = next(
@@ -92,7 +92,7 @@ def _in_blocks(pairs: Sequence[Pair], plan: BlockPlan) -> tuple[tuple[Pair, ...]
     return tuple(ordered), tuple(ends), len(ends) == len(plan.blocks)
 
 
-def _stream(rule: Rule, pairs: Sequence[Pair], ends: Sequence[int], blocks: bool, last: bool) -> Stream:
+def _stream(rule: Rule, pairs: Sequence[Pair], ends: Sequence[int], plan: BlockPlan | None, last: bool) -> Stream:
     """Units are runs of pairs with one cluster; the plan keeps a cluster together, one look needs no order."""
     units: dict[str, list[float]] = {}
     unit_ends: list[int] = []
@@ -106,7 +106,16 @@ def _stream(rule: Rule, pairs: Sequence[Pair], ends: Sequence[int], blocks: bool
     sizes = np.array([len(found) for found in units.values()], dtype=float)
     values = np.array([sum(found) for found in units.values()], dtype=float)
     sides = {score for pair in pairs for score in (pair.candidate, pair.baseline)}
-    return Stream(values, sizes, tuple(unit_ends), sides <= {0.0, 1.0} and bool(np.all(sizes == 1)), blocks, last)
+    return Stream(
+        values,
+        sizes,
+        tuple(unit_ends),
+        binary=sides <= {0.0, 1.0} and bool(np.all(sizes == 1)),
+        blocks=plan is not None,
+        last=last,
+        available=plan.items if plan else len(pairs),
+        largest=plan.largest if plan else 1,
+    )
 
 
 def _value(rule: Rule, pair: Pair) -> float:

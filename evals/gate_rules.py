@@ -8,7 +8,7 @@ shown to be worse than the baseline at all before it is shown to be within the m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log
 from typing import Any
 
@@ -22,8 +22,9 @@ from evals.stats_means import mean_low, mean_p
 
 Array = NDArray[np.float64]
 
-PASS_SHARE, FAIL_SHARE = 0.44, 0.8  # of alpha, for the blocks; the rest is the last look's
-PASS_EFFECT, FAIL_EFFECT = 1.1, 1.8  # in margins: between no difference and a better candidate; a clearly worse one
+PASS_SHARE, FAIL_SHARE = 0.38, 0.72  # of alpha, for the blocks; the rest is the last look's
+FULL_SHARE_ITEMS = 400  # a smaller suite can gain little from blocks, so it keeps more for the last look
+PASS_EFFECT, FAIL_EFFECT = 1.3, 1.6  # in margins: between no difference and a better candidate; a clearly worse one
 USUAL_EFFECT = 0.05  # where the rule has no margin that says what size matters
 LARGE_EFFECT = 0.2
 
@@ -71,6 +72,8 @@ class Stream:
 
     `values` are sums over a unit's items of candidate - baseline (of the candidate's score for a floor), `sizes` the
     numbers of items. `binary` means single items of right-or-wrong scores. `last` means that no items are left.
+    Of the whole suite, asked or not: `available` is its number of items, `largest` the most items in one of its units.
+    Both are known before any score, so they may steer the bets.
     """
 
     values: Array
@@ -79,12 +82,14 @@ class Stream:
     binary: bool
     blocks: bool
     last: bool
+    available: int
+    largest: int
 
     def up_to(self, look: int) -> Stream:
         """The looks up to this one."""
         ends = self.ends[: look + 1]
         last = self.last and look + 1 == len(self.ends)
-        return Stream(self.values[: ends[-1]], self.sizes[: ends[-1]], ends, self.binary, self.blocks, last)
+        return replace(self, values=self.values[: ends[-1]], sizes=self.sizes[: ends[-1]], ends=ends, last=last)
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,11 @@ class Side:
 
 def sides(rule: Rule, stream: Stream) -> tuple[Side, Side]:
     mirrored = stream.sizes - stream.values if rule.name == "floor" else -stream.values
-    other = Stream(mirrored, stream.sizes, stream.ends, stream.binary, stream.blocks, stream.last)
+    other = replace(stream, values=mirrored)
+    share = PASS_SHARE * min(1.0, stream.available / FULL_SHARE_ITEMS)
     above = 1 - rule.fails_below if rule.name == "floor" else -rule.fails_below
     return (
-        Side(stream, rule.passes_above, rule.lowest, rule.pass_effects, PASS_SHARE),
+        Side(stream, rule.passes_above, rule.lowest, rule.pass_effects, share),
         Side(other, above, rule.lowest, rule.fail_effects, FAIL_SHARE),
     )
 
@@ -126,7 +132,9 @@ def _p_values(side: Side) -> Array:
     if not stream.blocks:
         return np.array([_fixed_p(side)])
     stakes = side.stakes()
-    wealth = sequential.log_wealth(stream.values, stream.sizes, stream.ends, stakes, side.mean, side.lowest)
+    wealth = sequential.log_wealth(
+        stream.values, stream.sizes, stream.ends, stakes, side.mean, side.lowest, stream.largest
+    )
     always = sequential.always_valid_p(wealth)
     found: Array = np.minimum(1.0, always / side.share)
     if stream.last:
@@ -139,7 +147,9 @@ def _p_values(side: Side) -> Array:
 
 def _drift(side: Side, stakes: Sequence[Array]) -> Array:
     stream, centre = side.stream, side.mean if side.lowest == 0 else 0.0
-    return sequential.drifts(stream.values, stream.sizes, stream.ends, stakes, centre, side.mean, side.lowest)
+    return sequential.drifts(
+        stream.values, stream.sizes, stream.ends, stakes, centre, side.mean, side.lowest, stream.largest
+    )
 
 
 def _counts(stream: Stream) -> tuple[int, int, int]:
@@ -177,7 +187,9 @@ def _lows(side: Side, alpha: float, shown: Sequence[int]) -> Array:
     if not stream.blocks:
         return np.array([_fixed_low(side, alpha)])
     stakes, level = side.stakes(), side.share * alpha
-    found = sequential.always_valid_low(stream.values, stream.sizes, stream.ends, stakes, level, side.lowest, shown)
+    found = sequential.always_valid_low(
+        stream.values, stream.sizes, stream.ends, stakes, level, side.lowest, stream.largest, shown
+    )
     if stream.last and shown[-1] + 1 == len(stream.ends):
         left: Any = sequential.last_look_alpha(alpha, side.share, _drift(side, stakes), len(stream.ends))
         found[-1] = max(found[-1], _fixed_low(side, float(left)))

@@ -75,7 +75,10 @@ class GateSpec(Part):
     margin: float = Field(0.05, ge=0, lt=1, description="How much worse still counts as non_inferior.")
     alpha: float = Field(0.05, gt=0, le=0.5, description="Bound on the rate of false promotions.")
     floor: float = Field(
-        0.0, ge=0, lt=1, description="The lower confidence bound of the candidate's own score must lie above it; 0 is none."
+        0.0,
+        ge=0,
+        lt=1,
+        description="The lower confidence bound of the candidate's own score must lie above it; 0 is none.",
     )
     min_items: int = Field(50, ge=2, description="Fewer test items than this are inconclusive.")
     min_case_pass_rate: float = Field(0.0, ge=0, le=1, description="Share of promptfoo cases that must pass.")

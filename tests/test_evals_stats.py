@@ -1,27 +1,35 @@
-"""The intervals against published examples, against other libraries, and their coverage by exact enumeration."""
+"""The exact tests and bounds against published examples, other libraries, and by enumeration of every table."""
 
 from __future__ import annotations
 
 from itertools import product
-from math import exp, lgamma, log, sqrt
+from math import lgamma, log, sqrt
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats  # type: ignore[import-untyped]
 
-from evals.stats import mcnemar_exact, mean_interval, paired_difference, tango_interval, wilson_interval
+from evals.stats import (
+    critical_value,
+    paired_low,
+    paired_p,
+    proportion_low,
+    proportion_p,
+    tango_low,
+    tango_statistic,
+    wilson_interval,
+)
+
+Z95 = 1.959963984540054
 
 
 def test_tango_gives_the_published_interval() -> None:
     # Cavo et al. 2012, complete response before and after consolidation: 59, 6, 16, 80 of 161 patients.
     # Fagerland, Lydersen, Laake: Statistical Analysis of Contingency Tables (2017), chapter 8.
-    low, high = tango_interval(6, 16, 161, 0.05)
-    assert (low, high) == pytest.approx((-0.1240, -0.0054), abs=5e-5)
-
-
-def test_exact_mcnemar_gives_the_published_p_value() -> None:
-    assert mcnemar_exact(6, 16) == pytest.approx(0.052479, abs=5e-7)  # the same table
+    assert tango_low(6, 16, 161, Z95) == pytest.approx(-0.1240, abs=5e-5)
+    assert -tango_low(16, 6, 161, Z95) == pytest.approx(-0.0054, abs=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -33,42 +41,22 @@ def test_wilson_gives_the_published_intervals(successes: int, n: int, low: float
     assert wilson_interval(successes, n, 0.05) == pytest.approx((low, high), abs=5e-5)
 
 
-@given(st.integers(0, 400), st.integers(0, 400))
-def test_exact_mcnemar_is_the_binomial_test(better: int, worse: int) -> None:
-    expected = stats.binomtest(better, better + worse, 0.5).pvalue if better + worse else 1.0
-    assert mcnemar_exact(better, worse) == pytest.approx(expected, rel=1e-9)
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> tuple[int, int, int]:
-    n = draw(st.integers(1, 300))
-    better = draw(st.integers(0, n))
-    return better, draw(st.integers(0, n - better)), n
-
-
-@given(tables(), st.sampled_from([0.01, 0.05, 0.2]))
-def test_tango_holds_the_estimate_and_mirrors(table: tuple[int, int, int], alpha: float) -> None:
-    better, worse, n = table
-    low, high = tango_interval(better, worse, n, alpha)
-    assert -1 <= low <= (better - worse) / n <= high <= 1
-    assert low < high
-    mirrored = tango_interval(worse, better, n, alpha)
-    assert (low, high) == pytest.approx((-mirrored[1], -mirrored[0]), abs=1e-12)
-    wider = tango_interval(better, worse, n, alpha / 2)
-    assert wider[0] <= low
-    assert high <= wider[1]
+@given(st.integers(1, 400), st.floats(0, 1), st.sampled_from([0.01, 0.05, 0.3]))
+def test_one_proportion_is_the_binomial_test(n: int, share: float, alpha: float) -> None:
+    successes = round(share * n)
+    expected = stats.binomtest(successes, n, 0.7, alternative="greater")
+    assert proportion_p(successes, n, 0.7) == pytest.approx(expected.pvalue, rel=1e-9)
+    assert proportion_low(successes, n, alpha) == pytest.approx(expected.proportion_ci(1 - alpha).low, abs=1e-9)
 
 
 @pytest.mark.parametrize("n", [1, 7, 320])
 def test_tango_without_discordant_pairs_has_its_closed_form(n: int) -> None:
-    z2 = stats.norm.ppf(0.975) ** 2
-    low, high = tango_interval(0, 0, n, 0.05)
-    assert (low, high) == pytest.approx((-z2 / (n + z2), z2 / (n + z2)))
+    assert tango_low(0, 0, n, Z95) == pytest.approx(-(Z95**2) / (n + Z95**2))
 
 
 @pytest.mark.parametrize(("better", "worse", "n"), [(40, 20, 160), (3, 1, 25), (12, 90, 320)])
 def test_tango_bounds_invert_the_score_test(better: int, worse: int, n: int) -> None:
-    """At each bound the statistic is z, its nuisance parameter found by numerical maximum likelihood."""
+    """At the bound the statistic is z, its nuisance parameter found by numerical maximum likelihood."""
 
     def statistic(delta: float) -> float:
         def loss(p_worse: float) -> float:
@@ -79,71 +67,52 @@ def test_tango_bounds_invert_the_score_test(better: int, worse: int, n: int) -> 
         p_worse = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-10}).x
         return float((better - worse - n * delta) / sqrt(n * (2 * p_worse + delta * (1 - delta))))
 
-    low, high = tango_interval(better, worse, n, 0.05)
-    assert statistic(low) == pytest.approx(1.95996, abs=1e-3)
-    assert statistic(high) == pytest.approx(-1.95996, abs=1e-3)
+    assert statistic(tango_low(better, worse, n, Z95)) == pytest.approx(Z95, abs=1e-3)
 
 
-def test_tango_coverage_and_false_promotions_by_enumeration() -> None:
-    """Every table of 50 pairs, weighted by its probability: no simulation error."""
-    n, alpha = 50, 0.05
-    intervals = {
-        (better, worse): tango_interval(better, worse, n, alpha)
-        for better, worse in product(range(n + 1), repeat=2)
-        if better + worse <= n
-    }
-    coverages: list[float] = []
-    for p_better, p_worse in product((0.02, 0.05, 0.1, 0.2, 0.35), repeat=2):
-        agree = 1 - p_better - p_worse
-        covered = promoted = 0.0
-        for (better, worse), (low, high) in intervals.items():
-            rest = n - better - worse
-            ways = lgamma(n + 1) - lgamma(better + 1) - lgamma(worse + 1) - lgamma(rest + 1)
-            weight = exp(ways + better * log(p_better) + worse * log(p_worse) + rest * log(agree))
-            covered += weight * (low <= p_better - p_worse <= high)
-            promoted += weight * (low > 0)
-        coverages.append(covered)
-        assert covered >= 0.94, (p_better, p_worse, covered)
-        if p_better <= p_worse:  # promoted though no better
-            assert promoted <= alpha, (p_better, p_worse, promoted)
-    assert sum(coverages) / len(coverages) == pytest.approx(1 - alpha, abs=0.01)
+@pytest.mark.parametrize("delta", [-0.1, 0.0, 0.15])
+def test_the_paired_test_promotes_falsely_at_most_with_alpha_by_enumeration(delta: float) -> None:
+    """Every table of 60 pairs, weighted by its probability, for many unknown rates: no simulation error."""
+    n, alpha = 60, 0.05
+    tables = np.array([(up, down) for up, down in product(range(n + 1), repeat=2) if up + down <= n])
+    up, down = tables.T
+    reached = tango_statistic(up, down, n, delta) >= critical_value(n, delta, alpha)
+    ways = np.array([lgamma(n + 1) - lgamma(a + 1) - lgamma(b + 1) - lgamma(n - a - b + 1) for a, b in tables])
+    worst = 0.0
+    for p_worse in np.linspace(max(0.0, -delta) + 1e-6, (1 - delta) / 2 - 1e-6, 60):
+        rates = np.log([p_worse + delta, p_worse, 1 - 2 * p_worse - delta])
+        chance = float(np.exp(ways + up * rates[0] + down * rates[1] + (n - up - down) * rates[2])[reached].sum())
+        worst = max(worst, chance)
+    assert worst <= alpha + 1e-6
+    assert worst > 0.6 * alpha  # not empty caution
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=40))
-def test_graded_scores_use_students_t(pairs: list[tuple[float, float]]) -> None:
-    pairs = [*pairs, (0.25, 0.5)]  # keeps the scores graded and the differences from being all equal
-    new, old = zip(*pairs, strict=True)
-    found = paired_difference(new, old, 0.05)
-    expected = stats.ttest_rel(new, old).confidence_interval(0.95)
-    assert found.method == "Student's t"
-    assert found.p_value is None
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+@pytest.mark.parametrize(("better", "worse"), [(12, 3), (5, 5), (20, 9)])
+def test_the_exact_p_value_is_the_largest_over_the_unknown_rate(better: int, worse: int) -> None:
+    n, delta = 40, -0.05
+    observed = float(tango_statistic(better, worse, n, delta)) - 1e-9
+    tables = np.array([(a, b, n - a - b) for a, b in product(range(n + 1), repeat=2) if a + b <= n])
+    extreme = tables[tango_statistic(tables[:, 0], tables[:, 1], n, delta) >= observed]
+    rates = 0.05 + 0.475 * np.sin(np.linspace(1e-3, np.pi / 2 - 1e-3, 200)) ** 2  # dense at both ends
+    found = max(stats.multinomial.pmf(extreme, n, (p + delta, p, 1 - 2 * p - delta)).sum() for p in rates)
+    assert paired_p(better, worse, n, delta) == pytest.approx(found, rel=0.01)
+    assert paired_p(better, worse, n, delta) >= found * 0.999
 
 
-def test_binary_scores_use_tango() -> None:
-    found = paired_difference([1, 1, 1, 0, 1], [0, 0, 1, 1, 1], 0.05)
-    assert (found.better, found.worse, found.n, found.method) == (2, 1, 5, "Tango score")
-    assert found.estimate == pytest.approx(0.2)
-    assert (found.low, found.high) == tango_interval(2, 1, 5, 0.05)
-    assert found.p_value == 1.0
-
-
-def test_one_models_mean() -> None:
-    assert mean_interval([1, 0, 1, 1], 0.05) == wilson_interval(3, 4, 0.05)
-    expected = stats.ttest_1samp([0.2, 0.5, 0.9], 0).confidence_interval(0.9)
-    assert mean_interval([0.2, 0.5, 0.9], 0.1) == pytest.approx((expected.low, expected.high))
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 80), st.data())
+def test_bound_and_p_value_agree(n: int, data: st.DataObject) -> None:
+    better = data.draw(st.integers(0, n))
+    worse = data.draw(st.integers(0, n - better))
+    assert (paired_low(better, worse, n, -0.1, 0.05) > -0.1) == (paired_p(better, worse, n, -0.1) <= 0.05)
 
 
 @pytest.mark.parametrize("table", [(-1, 0, 5), (3, 3, 5), (0, 0, 0)])
 def test_impossible_tables_are_refused(table: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="pairs"):
-        tango_interval(*table, 0.05)
+        paired_p(*table, 0.0)
 
 
-def test_impossible_proportions_and_single_pairs_are_refused() -> None:
+def test_impossible_proportions_are_refused() -> None:
     with pytest.raises(ValueError, match="3 successes of 2 trials"):
         wilson_interval(3, 2, 0.05)
-    with pytest.raises(ValueError, match="two pairs are needed"):
-        paired_difference([1.0], [0.0], 0.05)
-    with pytest.raises(ValueError, match="2 candidate and 3 baseline"):
-        paired_difference([1.0, 1.0], [0.0, 0.0, 0.0], 0.05)

@@ -21,7 +21,10 @@ LEAVES: dict[Any, st.SearchStrategy[Any]] = {
     Path: st.lists(st.text("abc é%", min_size=1, max_size=5), max_size=3).map(lambda parts: Path("/", *parts)),
     # GatePolicy refuses what makes no sense
     artifacts.GatePolicy: st.builds(
-        artifacts.GatePolicy, alpha=st.floats(0.001, 0.5), floor=st.floats(0, 1, exclude_max=True), min_items=st.integers(2, 1000)
+        artifacts.GatePolicy,
+        alpha=st.floats(0.001, 0.5),
+        floor=st.floats(0, 1, exclude_max=True),
+        min_items=st.integers(2, 1000),
     ),
 }
 

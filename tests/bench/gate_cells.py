@@ -116,7 +116,10 @@ def _baseline(up: NDArray[np.bool_], down: NDArray[np.bool_], rate: float, rando
 def _clusters(cell: Cell, difference: float, releases: int, random: np.random.Generator) -> Draws:
     sizes = np.resize(CLUSTER_SIZES, len(CLUSTER_SIZES) * (cell.items // sum(CLUSTER_SIZES)))
     better, worse = flips(cell.rate, cell.correlation, difference)
-    own = [random.gamma(CONCENTRATION * share, size=(releases, len(sizes))) for share in (better, worse, 1 - better - worse)]
+    own = [
+        random.gamma(CONCENTRATION * share, size=(releases, len(sizes)))
+        for share in (better, worse, 1 - better - worse)
+    ]
     total = own[0] + own[1] + own[2]
     uniform = random.random((releases, int(sizes.sum())))
     up = uniform < np.repeat(own[0] / total, sizes, axis=1)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]
+from scipy.special import ndtri  # type: ignore[import-untyped]
 
 from evals import sequential
 from evals.gate_rules import Side, Stream, sides
@@ -29,7 +29,7 @@ BOOTSTRAP_EVERY, RESAMPLES = 5, 400  # blocks between its looks
 
 def liftlock(cell: Cell, draws: Draws) -> Verdicts:
     """The product's functions on many releases: blocks first, then the last look."""
-    stream = Stream(draws.values, draws.sizes, draws.ends, cell.kind in ("binary", "slices", "floor"), True, True)
+    stream = _as_stream(cell, draws)
     passing, failing = sides(cell.gate_rule, stream)
     pass_look, pass_last = _side(passing, cell)
     fail_look, fail_last = _side(failing, cell)
@@ -41,14 +41,23 @@ def liftlock(cell: Cell, draws: Draws) -> Verdicts:
     return promoted | (open_ & pass_last), rejected | (open_ & ~pass_last & fail_last), used
 
 
+def _as_stream(cell: Cell, draws: Draws) -> Stream:
+    binary, items = cell.kind in ("binary", "slices", "floor"), draws.single.shape[1]
+    return Stream(draws.values, draws.sizes, draws.ends, binary, True, True, items, int(draws.sizes.max()))
+
+
 def _side(side: Side, cell: Cell) -> tuple[NDArray[np.int64], Flags]:
     """The look at which the blocks refuse (one too many: never), and whether the last look does."""
     stream, stakes = side.stream, side.stakes()
-    wealth = sequential.log_wealth(stream.values, stream.sizes, stream.ends, stakes, side.mean, side.lowest)
+    wealth = sequential.log_wealth(
+        stream.values, stream.sizes, stream.ends, stakes, side.mean, side.lowest, stream.largest
+    )
     refused = wealth >= -np.log(side.share * ALPHA)
     look = np.where(refused.any(axis=1), refused.argmax(axis=1), len(stream.ends))
     centre = side.mean if side.lowest == 0 else 0.0
-    drift = sequential.drifts(stream.values, stream.sizes, stream.ends, stakes, centre, side.mean, side.lowest)
+    drift = sequential.drifts(
+        stream.values, stream.sizes, stream.ends, stakes, centre, side.mean, side.lowest, stream.largest
+    )
     level = sequential.last_look_alpha(ALPHA, side.share, drift, len(stream.ends))
     return look, _refuses(side, level)
 
@@ -71,7 +80,7 @@ def _refuses(side: Side, level: Array) -> Flags:
 
 def fixed(cell: Cell, draws: Draws) -> Flags:
     """The fixed-size exact (for clusters and grades: robust t) test at all items, at the whole of alpha."""
-    stream = Stream(draws.values, draws.sizes, draws.ends, cell.kind in ("binary", "slices", "floor"), True, True)
+    stream = _as_stream(cell, draws)
     passing, _ = sides(cell.gate_rule, stream)
     return _refuses(passing, np.full(len(draws.values), ALPHA + 1e-12))
 
@@ -115,7 +124,9 @@ def evalsig(cell: Cell, draws: Draws) -> Verdicts:
     """Its sequential_gate on the differences from -margin: a look after every item, rho 1, variance from the data."""
     items = np.arange(EVALSIG_MIN, draws.single.shape[1] + 1)
     mean, variance = _moments(draws.single, items)
-    half = np.sqrt(variance) * np.sqrt(2 * (items + 1) * np.log(np.maximum(np.sqrt(items + 1) / ALPHA, 1 + 1e-12))) / items
+    half = (
+        np.sqrt(variance) * np.sqrt(2 * (items + 1) * np.log(np.maximum(np.sqrt(items + 1) / ALPHA, 1 + 1e-12))) / items
+    )
     half = np.where(variance > 0, half, np.inf)
     gap = mean - cell.null
     return _first(gap > half, gap < -half, items, draws.single.shape[1])
@@ -176,7 +187,3 @@ def applies(method: str, cell: Cell) -> bool:
     if cell.kind == "floor":
         return method == "liftlock"
     return not (cell.kind == "graded" and method in NEEDS_SINGLE_RIGHT_OR_WRONG)
-
-
-def normal_tail(z: float) -> float:
-    return float(ndtr(-z))
