@@ -164,38 +164,41 @@ def test_sides_without_times_have_no_strip() -> None:
     assert found == [(50, "stable", 3), (50, "candidate", 4), (100, "candidate", 5)]
 
 
-def check_plot(plot: Plot) -> None:
+def check_plot(plot: Plot) -> bool:
     """XML by itself, in the page's colours only, with nothing from Matplotlib's own fonts."""
     for svg in (plot.wide, plot.narrow):
         assert ElementTree.fromstring(svg).tag == "svg"  # noqa: S314
         assert not any(colour in svg for colour in COLOURS.values())
         assert "font-family" not in svg and "var(--" in svg
+    return True
 
 
 @settings(max_examples=10)
 @given(st.text(min_size=1), st.lists(st.integers(0, 200), min_size=4, max_size=4).filter(any))
 def test_item_marks_draw_any_name_and_count(name: str, counts: list[int]) -> None:
-    check_plot(plots.item_marks(name, (Marks(name, *counts),)))
+    assert check_plot(plots.item_marks(name, (Marks(name, *counts),)))
 
 
 @pytest.mark.parametrize("times", [(0.0,), (0.1, 0.1), (0.2, 0.21, 9.0)])
 def test_first_tokens_draw_any_times(times: tuple[float, ...]) -> None:
     step = made.step(50, 0, 0)
-    check_plot(plots.first_tokens((replace(step, candidate=replace(step.candidate, first_token_seconds=times)),)))
+    assert check_plot(
+        plots.first_tokens((replace(step, candidate=replace(step.candidate, first_token_seconds=times)),))
+    )
 
 
 def test_labels_say_the_numbers() -> None:
     loss = plots.loss_curve((TrainingPoint(1, 9, 2.5, 0.1), TrainingPoint(9, 9, 0.125, 1.0)))
-    check_plot(loss)
+    assert check_plot(loss)
     assert loss.label == "Training loss: 2.500 at step 1, 0.125 at step 9."
     assert "0.125" in loss.wide and "0.125" in loss.narrow
     share = plots.traffic_share((made.step(25, 30, 10),))
-    check_plot(share)
+    assert check_plot(share)
     assert share.label == "Traffic by step: asked 25 %, observed 25.0 %."
     rule = RuleResult("floor", 0.9, 0.85, 0.95, 0.8, "passed")
     forest = plots.forest("mean score", (rule,))
-    check_plot(forest)
+    assert check_plot(forest)
     assert forest.label == "Gate, mean score: floor 0.900, interval 0.850 to 0.950, required 0.800."
     memory = plots.memory_bar((plots.Part("weights", 3 * 1024**3, "part-1"),), 4 * 1024**3, 1024**3, 5 * 1024**3)
-    check_plot(memory)
+    assert check_plot(memory)
     assert memory.label.endswith("weights 3.00 GiB. Needed: 4.00 GiB, uncertain by 1.00 GiB, of 5.00 GiB usable.")
