@@ -9,7 +9,7 @@ BAD_INPUT = {
     "EngineBusy", "ReleaseUnderWay", "FolderTaken", "NameRefused", "ModelRefused", "AdapterRefused", "StackDown", "FingerprintMismatch",
     "UnsupportedModel", "UnknownEngine", "CatalogueInvalid", "ModelUnreadable", "ManifestInvalid", "QuantityInvalid", "ArgsInvalid",
     "ContractUnread", "ResidualsInvalid", "ReferenceInvalid", "CredentialsInvalid", "ShellMissing", "DestinationTaken", "ImageMissing",
-    "AdapterMissing", "LayoutInvalid", "KeyInvalid", "KeyTaken", "PredicateInvalid", "DocumentInvalid",
+    "AdapterMissing", "LayoutInvalid", "RolloutUnderWay", "NoRollout", "KeyInvalid", "KeyTaken", "PredicateInvalid", "DocumentInvalid",
 }  # fmt: skip
 NO = {"GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed", "AliasMoved",
       "VerificationFailed", "ContentMismatch"}  # fmt: skip

@@ -9,8 +9,10 @@ import mlflow
 from evals.prompt import load_prompt, messages
 from serving.gateway.envoy import VERSION_HEADER
 from serving.rollout.analysis import AnalysisPolicy
+from serving.rollout.kept import Rollouts
 from serving.rollout.local import LocalTarget
 from serving.rollout.model import Step
+from serving.rollout.steps import Plan
 from serving.rollout.steps import roll_out as run_steps
 from serving.rollout.traffic import Traffic
 from tasks.artifacts import Dataset, FitReport, Modelcar, ModelVersion, Rollout
@@ -19,7 +21,7 @@ from tasks.dataset import read_items
 from tasks.engine_contract import hold_to_contract
 from tasks.ledger import alias_version, move_alias
 from tasks.run import current_run
-from tasks.settings import get_settings
+from tasks.settings import Settings, get_settings
 from tasks.spec import Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
@@ -51,21 +53,8 @@ def roll_out_version(
     hold_to_contract(fit, modelcar, version)
     client = mlflow.MlflowClient()
     before = alias_version(client, spec.name, "champion")
-    target = LocalTarget(gateway_of(settings, where, default_engine(settings)))
-    if target.stable(spec.name) == engine_model:
-        rollout = Rollout(
-            "local",
-            spec.name,
-            engine_model,
-            modelcar.reference,
-            engine_model,
-            (),
-            (),
-            "completed",
-            "it has all the traffic already",
-        )
-    else:
-        rollout = _canary(target, where.gateway, where.vllm, engine_model, modelcar, dataset, spec)
+    target = LocalTarget(gateway_of(settings, where, default_engine(settings)), settings.adapters)
+    rollout = _canary(target, where.gateway, engine_model, modelcar, dataset, spec)
     if rollout.outcome == "completed":
         evidence = {
             "modelcar": modelcar.reference,
@@ -84,14 +73,13 @@ def roll_out_version(
     return rollout
 
 
+def rollouts_of(settings: Settings, model: str) -> Rollouts:
+    """What is kept of that model's rollouts in this state folder."""
+    return Rollouts(settings.state / "rollouts" / model)
+
+
 def _canary(
-    target: LocalTarget,
-    gateway: str,
-    engine: str,
-    engine_model: str,
-    modelcar: Modelcar,
-    dataset: Dataset,
-    spec: Release,
+    target: LocalTarget, gateway: str, engine_model: str, modelcar: Modelcar, dataset: Dataset, spec: Release
 ) -> Rollout:
     delivery, run = spec.delivery, current_run()
     test = dataset.split("test")
@@ -103,20 +91,20 @@ def _canary(
         said = f"  canary at {step.weight} %: {step.candidate.requests} of {step.candidate.requests + step.stable.requests} requests; {step.reason}"
         run.console.print(said, highlight=False, markup=False, soft_wrap=True)
 
-    return run_steps(
-        target=target,
-        target_name="local",
+    plan = Plan(
         model=spec.name,
         engine_model=engine_model,
         reference=modelcar.reference,
-        engine_url=engine,
+        engine_url=target.gateway.engine_url,
         prompts=prompts,
         weights=delivery.steps,
         warmup_requests=delivery.warmup_requests,
         policy=policy,
-        traffic=Traffic(gateway, spec.name, prompts, VERSION_HEADER),
-        on_step=tell,
+        hold_seconds=delivery.hold_seconds,
+        drain_seconds=delivery.drain_seconds,
     )
+    traffic = Traffic(gateway, spec.name, prompts, VERSION_HEADER)
+    return run_steps(rollouts_of(get_settings(), spec.name), plan, target, traffic, tell)
 
 
 def _key(version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dataset, spec: Release) -> tuple[Any, ...]:

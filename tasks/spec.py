@@ -148,6 +148,12 @@ class DeliverySpec(Part):
     warmup_requests: int = Field(
         4, ge=1, le=1000, description="Requests the candidate must answer before it gets any weight."
     )
+    hold_seconds: float = Field(
+        300, gt=0, le=86400, description="Longest time in a step without a decision; then the canary is undone."
+    )
+    drain_seconds: float = Field(
+        30, ge=0, le=3600, description="How long running streams of an undone candidate may go on."
+    )
 
     @field_validator("steps")
     @classmethod

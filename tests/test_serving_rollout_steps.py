@@ -2,18 +2,23 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from serving.gateway.envoy import VERSION_HEADER, Split
 from serving.rollout.analysis import AnalysisPolicy
+from serving.rollout.kept import Kept, Rollouts, RolloutUnderWay
 from serving.rollout.local import LocalTarget
+from serving.rollout.machine import Action, State
 from serving.rollout.model import Rollout, Step
-from serving.rollout.steps import roll_out
+from serving.rollout.steps import Drive, Plan, roll_out
 from serving.rollout.traffic import Sample, Traffic, WarmUpFailed, ask, warm_up
 from tests.fix_engine import BASE, Behaviour, FakeEngine
 from tests.fix_envoy import Envoy
@@ -28,20 +33,13 @@ POLICY = AnalysisPolicy(min_requests=6, max_error_rate=0.1, max_first_token_rati
 class TurnsBad(LocalTarget):
     """The candidate is good while it warms up, and bad from its first weight on."""
 
-    engine: FakeEngine
-    behaviour: Behaviour
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    behaviour: Behaviour = field(default_factory=Behaviour)
 
     def weigh(self, model: str, candidate: str | None, weight: int) -> None:
         self.engine.requests[CANDIDATE] = 0
         self.engine.models[CANDIDATE] = self.behaviour
         super().weigh(model, candidate, weight)
-
-
-class Impatient(Traffic):
-    """Gives up after 100 requests, not after 2000."""
-
-    def until(self, enough: Callable[[Sequence[Sample]], bool], limit: int) -> list[Sample]:
-        return super().until(enough, min(limit, 100))
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,11 @@ class Scene:
     envoy: Envoy
     engine: FakeEngine
     model: str
+    folder: Path
+
+    @property
+    def rollouts(self) -> Rollouts:
+        return Rollouts(self.folder / self.model)
 
     def roll_out(
         self,
@@ -58,21 +61,33 @@ class Scene:
         on_step: Callable[[Step], None] = lambda _: None,
         target: LocalTarget | None = None,
         traffic: Traffic | None = None,
+        hold_seconds: float = 60,
     ) -> Rollout:
-        return roll_out(
-            target=target or LocalTarget(self.envoy.gateway),
-            target_name="local",
-            model=self.model,
-            engine_model=CANDIDATE,
-            reference="models/tickets@sha256:0",
-            engine_url=self.engine.url,
-            prompts=PROMPTS,
-            weights=weights,
-            warmup_requests=3,
-            policy=POLICY,
-            traffic=traffic or Traffic(self.envoy.url, self.model, PROMPTS, VERSION_HEADER),
-            on_step=on_step,
+        plan = replace(self.plan(weights), hold_seconds=hold_seconds)
+        return roll_out(self.rollouts, plan, target or self.target, traffic or self.traffic, on_step)
+
+    def plan(self, weights: tuple[int, ...]) -> Plan:
+        reference = "models/tickets@sha256:0"
+        return Plan(
+            self.model,
+            CANDIDATE,
+            reference,
+            self.engine.url,
+            PROMPTS,
+            weights,
+            3,
+            POLICY,
+            hold_seconds=60,
+            drain_seconds=5,
         )
+
+    @property
+    def target(self) -> LocalTarget:
+        return LocalTarget(self.envoy.gateway)
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(self.envoy.url, self.model, PROMPTS, VERSION_HEADER)
 
     @property
     def split(self) -> Split:
@@ -88,10 +103,13 @@ class Scene:
 
 
 @pytest.fixture
-def scene(envoy: Envoy, engine: FakeEngine, model: str) -> Scene:
+def scene(envoy: Envoy, engine: FakeEngine, model: str, tmp_path: Path) -> Scene:
     engine.models |= {STABLE: Behaviour(), CANDIDATE: Behaviour()}
+    (envoy.gateway.folder / "splits.json").unlink(
+        missing_ok=True
+    )  # a candidate that other tests promoted is not removed
     envoy.gateway.set_stable(model, STABLE)
-    return Scene(envoy, engine, model)
+    return Scene(envoy, engine, model, tmp_path)
 
 
 @contextmanager
@@ -138,7 +156,7 @@ def test_the_candidate_is_warm_before_its_first_weight(scene: Scene) -> None:
     rollout = scene.roll_out(weights=(100,))
     first = [asked.model for asked in scene.engine.asked][:3]
     assert first == [CANDIDATE] * 3
-    assert scene.engine.requests[CANDIDATE] == 3 + rollout.steps[0].candidate.requests
+    assert scene.engine.requests[CANDIDATE] >= 3 + rollout.steps[0].candidate.requests
 
 
 @pytest.mark.parametrize(
@@ -156,7 +174,7 @@ def test_the_candidate_is_warm_before_its_first_weight(scene: Scene) -> None:
 )
 def test_a_candidate_that_turns_bad_is_taken_back(scene: Scene, behaviour: Behaviour, said: str) -> None:
     with background_client(scene) as samples:
-        rollout = scene.roll_out(weights=(50, 100), target=TurnsBad(scene.envoy.gateway, scene.engine, behaviour))
+        rollout = scene.roll_out(weights=(50, 100), target=TurnsBad(scene.envoy.gateway, None, scene.engine, behaviour))
     assert rollout.outcome == "undone"
     assert rollout.reason.startswith("at 50 %: ")
     assert said in rollout.reason
@@ -204,10 +222,9 @@ def test_whatever_ends_it_early_puts_the_weight_back(scene: Scene, error: BaseEx
 
 def test_too_little_traffic_is_no_reason_to_go_on(scene: Scene) -> None:
     """At 0 percent the candidate is never asked."""
-    traffic = Impatient(scene.envoy.url, scene.model, PROMPTS, VERSION_HEADER)
-    rollout = scene.roll_out(weights=(0, 100), traffic=traffic)
-    assert rollout.reason == "at 0 %: the candidate answered 0 requests, required 6"
-    assert rollout.steps[0].decision == "hold"
+    rollout = scene.roll_out(weights=(0, 100), hold_seconds=0.5)
+    assert rollout.reason == "at 0 %: no decision within 0 s: the candidate answered 0 requests, required 6"
+    assert rollout.outcome == "undone"
     scene.assert_stable_alone()
 
 
@@ -218,15 +235,16 @@ def test_answers_of_a_third_version_end_it(scene: Scene) -> None:
     def move(step: Step) -> None:
         scene.envoy.gateway.set_stable(scene.model, "third")
 
-    traffic = Impatient(scene.envoy.url, scene.model, PROMPTS, VERSION_HEADER)
-    rollout = scene.roll_out(weights=(50, 90, 100), on_step=move, traffic=traffic)
+    rollout = scene.roll_out(weights=(50, 90, 100), on_step=move)
     assert rollout.outcome == "undone"
     assert "requests were answered by neither version" in rollout.reason
 
 
-def test_a_first_release_canaries_against_the_base_model(envoy: Envoy, engine: FakeEngine, model: str) -> None:
+def test_a_first_release_canaries_against_the_base_model(
+    envoy: Envoy, engine: FakeEngine, model: str, tmp_path: Path
+) -> None:
     engine.models[CANDIDATE] = Behaviour()
-    rollout = Scene(envoy, engine, model).roll_out()
+    rollout = Scene(envoy, engine, model, tmp_path).roll_out()
     assert (rollout.outcome, rollout.previous) == ("completed", BASE)
     assert {step.stable.version for step in rollout.steps} == {BASE}
 
@@ -241,3 +259,149 @@ def test_warm_up_times_the_first_token(engine: FakeEngine) -> None:
 def test_an_engine_that_is_not_there_fails_the_warm_up() -> None:
     with pytest.raises(WarmUpFailed, match="ConnectError"):
         warm_up("http://127.0.0.1:1", CANDIDATE, PROMPTS, 1)
+
+
+def pipeline(scene: Scene, **options: Any) -> tuple[threading.Thread, list[Rollout]]:
+    """The rollout in a thread of its own, and what it ends with."""
+    ended: list[Rollout] = []
+    thread = threading.Thread(target=lambda: ended.append(scene.roll_out(**options)), daemon=True)
+    thread.start()
+    return thread, ended
+
+
+def await_phase(scene: Scene, *phases: str) -> Kept:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = scene.rollouts.all()
+        if found and found[-1].state.phase in phases:
+            return found[-1]
+        time.sleep(0.01)
+    raise AssertionError(f"never {phases}")
+
+
+def test_a_second_rollout_of_the_model_is_refused_while_one_is_under_way(scene: Scene) -> None:
+    thread, ended = pipeline(scene, weights=(0, 100))
+    kept = await_phase(scene, "watching")
+    with pytest.raises(RolloutUnderWay, match=f"rollout status {scene.model}"):
+        scene.roll_out()
+    kept.send("abort", "enough seen")
+    thread.join(30)
+    assert [(one.outcome, one.reason) for one in ended] == [("undone", "enough seen")]
+    scene.assert_stable_alone()
+
+
+def test_a_paused_rollout_takes_no_step_until_it_is_resumed(scene: Scene) -> None:
+    released = threading.Event()
+
+    def pause(step: Step) -> None:
+        if step.weight == 10:
+            scene.rollouts.last().send("pause", "")
+            released.set()
+
+    thread, ended = pipeline(scene, on_step=pause)
+    assert released.wait(30)
+    kept = await_phase(scene, "watching")
+    deadline = time.monotonic() + 30
+    while not kept.state.paused and time.monotonic() < deadline:
+        kept = await_phase(scene, "watching")
+    asked = scene.engine.requests[CANDIDATE]
+    while scene.engine.requests[CANDIDATE] < asked + 4 * POLICY.min_requests:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert scene.split.weight == 50
+    kept.send("resume", "")
+    thread.join(30)
+    assert [one.outcome for one in ended] == ["completed"]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: raised where nothing catches it, and the rollout is told nothing."""
+
+
+def killed_at(scene: Scene, phase: str) -> None:
+    """Leaves the folder and the gateway as a pipeline does that is killed when it has entered `phase`."""
+
+    class Dying(Drive):
+        def _perform(self, action: Action) -> Any:
+            if self.state.phase == phase:
+                raise Killed
+            return super()._perform(action)
+
+        def _watch(self, action: Action) -> Any:
+            if self.state.phase == phase:
+                raise Killed
+            return super()._watch(action)
+
+        def _end_early(self, error: BaseException) -> None:
+            pass
+
+    with pytest.raises(Killed), scene.rollouts.driving():
+        state = State(scene.model, CANDIDATE, STABLE, (50, 100), 60)
+        Dying(scene.rollouts.begin(state), scene.plan((50, 100)), scene.target, scene.traffic, print).to_the_end()
+
+
+@pytest.mark.parametrize("phase", ["warming", "weighing", "watching", "promoting"])
+def test_a_pipeline_that_was_killed_goes_on_where_it_stood(scene: Scene, phase: str) -> None:
+    killed_at(scene, phase)
+    seen: list[Step] = []
+    rollout = scene.roll_out(weights=(50, 100), on_step=seen.append)
+    assert rollout.outcome == "completed"
+    assert [step.weight for step in rollout.steps] == [50, 100]
+    assert len(seen) == (0 if phase == "promoting" else 2)
+    assert len(scene.rollouts.all()) == 1
+    assert scene.split == Split(scene.model, CANDIDATE, None, 0)
+
+
+@pytest.mark.parametrize("phase", ["withdrawing", "draining", "removing"])
+def test_an_undo_that_was_killed_is_finished_and_never_turned_round(scene: Scene, phase: str) -> None:
+    scene.engine.models[CANDIDATE] = Behaviour(loadable=False)  # the warm-up fails
+    killed_at(scene, phase)
+    scene.engine.models[CANDIDATE] = Behaviour()
+    rollout = scene.roll_out()
+    assert (rollout.outcome, rollout.steps) == ("undone", ())
+    assert CANDIDATE not in scene.engine.models
+    scene.assert_stable_alone()
+
+
+def test_a_killed_rollout_of_another_candidate_is_undone_first(scene: Scene) -> None:
+    killed_at(scene, "watching")
+    scene.engine.models["newer"] = Behaviour()
+    plan = replace(scene.plan((50, 100)), engine_model="newer")
+    rollout = roll_out(scene.rollouts, plan, scene.target, scene.traffic, print)
+    assert (rollout.outcome, rollout.previous) == ("completed", STABLE)
+    first, second = scene.rollouts.all()
+    assert (first.state.phase, first.state.reason) == ("undone", "newer is rolled out instead")
+    assert second.state.phase == "completed"
+
+
+def test_a_killed_rollout_that_has_all_the_traffic_is_completed_not_undone(scene: Scene) -> None:
+    """It was killed after the gateway was told and before that was written down."""
+    killed_at(scene, "promoting")
+    scene.envoy.gateway.set_stable(scene.model, CANDIDATE)
+    scene.engine.models["newer"] = Behaviour()
+    plan = replace(scene.plan((50, 100)), engine_model="newer")
+    rollout = roll_out(scene.rollouts, plan, scene.target, scene.traffic, print)
+    assert (rollout.outcome, rollout.previous) == ("completed", CANDIDATE)
+    assert [kept.state.phase for kept in scene.rollouts.all()] == ["completed", "completed"]
+
+
+def test_an_undone_candidate_leaves_the_engine_and_its_folder(scene: Scene, tmp_path: Path) -> None:
+    (tmp_path / "adapters" / CANDIDATE).mkdir(parents=True)
+    target = TurnsBad(scene.envoy.gateway, tmp_path / "adapters", scene.engine, Behaviour(error_share=1))
+    assert scene.roll_out(weights=(50, 100), target=target).outcome == "undone"
+    assert scene.engine.unloaded == [CANDIDATE]
+    assert not list((tmp_path / "adapters").iterdir())
+
+
+def test_a_running_stream_of_an_undone_candidate_is_finished(scene: Scene) -> None:
+    scene.engine.models[CANDIDATE] = Behaviour(chunks=8, chunk_seconds=0.2)
+    scene.envoy.gateway.set_weight(scene.model, CANDIDATE, 100)
+    body = {"model": scene.model, "messages": [], "stream": True}
+    with httpx.stream("POST", f"{scene.envoy.url}/v1/chat/completions", json=body, timeout=30) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        scene.target.restore(scene.model, STABLE)
+        assert scene.ask().version == STABLE
+        assert not scene.target.drain(scene.model, 0)
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    assert scene.target.drain(scene.model, 10)

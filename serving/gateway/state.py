@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,6 +81,18 @@ class Gateway:
             return replace(split or envoy.Split(model, stable), candidate=candidate, weight=weight)
 
         return self.change(model, edit)
+
+    def running(self, model: str, side: str) -> int:
+        """Requests under way at that side of the split, by the gateway's own counter. Raises httpx.HTTPError."""
+        return self.counters(model, side).get("upstream_rq_active", 0)
+
+    def counters(self, model: str, side: str) -> dict[str, int]:
+        """Envoy's counters and gauges of one side's cluster, e.g. upstream_rq_total. Empty before its first use."""
+        cluster = f"cluster.{model}-{side}."
+        asked = {"filter": f"^{re.escape(cluster)}", "format": "json", "type": "All"}
+        answer = httpx.get(f"{self.admin_url}/stats", params=asked, timeout=5).raise_for_status()
+        rows = [row for row in answer.json()["stats"] if "name" in row and "value" in row]
+        return {row["name"].removeprefix(cluster): int(row["value"]) for row in rows if str(row["value"]).isdigit()}
 
     def _await(self, version: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout

@@ -1,26 +1,64 @@
-"""A canary, step by step: warm-up, weights, analysis, and the way back. The target is passed in, so a cluster's gateway fits too."""
+"""Drives a rollout: performs what the state machine asks for, tells it what came of it, and keeps the evidence of each step.
+
+The target and the traffic are passed in, so a cluster's gateway fits too. Whatever ends the pipeline early, an exception or
+Ctrl-C included, is an abort; after a kill the same call goes on where the rollout stands.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
+from pydantic import TypeAdapter
+
 from serving.rollout.analysis import AnalysisPolicy, judge_step
+from serving.rollout.kept import Kept, Rollouts
+from serving.rollout.machine import Aborted, Action, Done, Event, Failed, Judged, Restarted, State, Ticked
 from serving.rollout.model import Rollout, SideStats, Step
 from serving.rollout.traffic import Messages, Sample, Traffic, WarmUpFailed, warm_up
 
-MAX_REQUESTS_PER_STEP = 2000
+LOOK_SECONDS = 0.05
+RETRY_SECONDS = 0.5
+UNDO_ATTEMPTS = 6
+
+
+class UndoNotConfirmed(Exception):
+    """The gateway was told to give stable everything, and does not confirm it."""
 
 
 class Target(Protocol):
-    """Where a canary gets its weight. Each call returns only when the weight is in force."""
+    """Where a candidate gets its weight. Each call returns only when it is in force, and may be made again."""
 
     def stable(self, model: str) -> str: ...
 
     def weigh(self, model: str, candidate: str | None, weight: int) -> None: ...
 
-    def promote(self, model: str, engine_model: str) -> None: ...
+    def promote(self, model: str, candidate: str) -> None: ...
+
+    def restore(self, model: str, stable: str) -> None: ...
+
+    def drain(self, model: str, seconds: float) -> bool: ...
+
+    def remove(self, candidate: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is rolled out and how. `weights` in percent; hold and drain in seconds."""
+
+    model: str
+    engine_model: str
+    reference: str
+    engine_url: str
+    prompts: Sequence[Messages]
+    weights: Sequence[int]
+    warmup_requests: int
+    policy: AnalysisPolicy
+    hold_seconds: float = 300
+    drain_seconds: float = 30
 
 
 def side(version: str, samples: Sequence[Sample]) -> SideStats:
@@ -29,65 +67,180 @@ def side(version: str, samples: Sequence[Sample]) -> SideStats:
     return SideStats(version, len(mine), sum(not sample.ok for sample in mine), times)
 
 
-def take_step(weight: int, candidate: str, stable: str, traffic: Traffic, policy: AnalysisPolicy) -> Step:
-    """Traffic at the weight in force until both sides have enough requests, then the decision."""
-    began = time.monotonic()
-
-    def enough(samples: Sequence[Sample]) -> bool:
-        asked = [candidate] if weight == 100 else [candidate, stable]
-        return all(sum(sample.version == version for sample in samples) >= policy.min_requests for version in asked)
-
-    samples = traffic.until(enough, MAX_REQUESTS_PER_STEP)
-    lost = [sample for sample in samples if sample.version not in (candidate, stable)]
-    seen_stable, seen_candidate = side(stable, samples), side(candidate, samples)
-    decision, reason = judge_step(seen_stable, seen_candidate, policy)
-    if lost and decision == "go_on":
+def look(state: State, samples: Sequence[Sample], policy: AnalysisPolicy, seconds: float) -> Step:
+    """One look at the step's samples so far, with the decision."""
+    lost = [sample for sample in samples if sample.version not in (state.candidate, state.stable)]
+    stable, candidate = side(state.stable, samples), side(state.candidate, samples)
+    decision, reason = judge_step(stable, candidate, policy)
+    if decision == "go_on" and state.weight < 100 and stable.requests < policy.min_requests:
+        decision, reason = "hold", f"stable answered {stable.requests} requests, required {policy.min_requests}"
+    if lost:
         decision, reason = "undo", f"{len(lost)} requests were answered by neither version: {lost[0].error}"
-    return Step(weight, seen_stable, seen_candidate, decision, reason, round(time.monotonic() - began, 3))
+    return Step(state.weight, stable, candidate, decision, reason, round(seconds, 3))
+
+
+@dataclass
+class Drive:
+    """One pipeline that drives one rollout. `on_step` is told each step that was decided."""
+
+    kept: Kept
+    plan: Plan
+    target: Target
+    traffic: Traffic
+    on_step: Callable[[Step], None]
+    steps: list[Step] = field(default_factory=list)
+    warmup: tuple[float, ...] = ()
+
+    @property
+    def state(self) -> State:
+        return self.kept.state
+
+    def to_the_end(self) -> Rollout:
+        """Raises what the pipeline raised, after stable has all of the traffic again."""
+        try:
+            self._go(self.kept.tell(Restarted()))
+        except BaseException as error:
+            self._end_early(error)
+            raise
+        return self.rollout()
+
+    def rollout(self) -> Rollout:
+        state, plan = self.state, self.plan
+        outcome = "completed" if state.phase == "completed" else "undone"
+        return Rollout(
+            "local", plan.model, plan.engine_model, plan.reference, state.stable, self.warmup, tuple(self.steps),
+            outcome, state.reason,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def _go(self, action: Action | None) -> None:
+        attempts = 0
+        while not self.state.over:
+            attempts = attempts + 1 if action and action.kind == "withdraw" else 0
+            if attempts > UNDO_ATTEMPTS:
+                raise UndoNotConfirmed(
+                    f"{self.state.model}: {self.state.reason}; the gateway does not confirm the undo. "
+                    "It is written down and counts when the gateway is back; then run this again"
+                )
+            if action is None:  # paused before its first weight
+                time.sleep(LOOK_SECONDS)
+                action = self._commanded()
+            elif action.kind == "watch":
+                action = self._watch(action)
+            else:
+                action = self._tell(self._perform(action))
+
+    def _tell(self, event: Event | None) -> Action | None:
+        return self.kept.tell(event) if event else None
+
+    def _commanded(self) -> Action | None:
+        return self._tell(self.kept.command())
+
+    def _perform(self, action: Action) -> Event:
+        state, plan = self.state, self.plan
+        try:
+            match action.kind:
+                case "warm_up":
+                    return self._warm_up(action)
+                case "weigh":
+                    self.target.weigh(plan.model, state.candidate, action.weight)
+                case "promote":
+                    self.target.promote(plan.model, state.candidate)
+                case "withdraw":
+                    self.target.restore(plan.model, state.stable)
+                case "drain":
+                    self.target.drain(plan.model, plan.drain_seconds)
+                case "remove":
+                    self.target.remove(state.candidate)
+        except Exception as error:  # noqa: BLE001 - whatever a target raises, its action was not performed
+            if not state.rising:
+                time.sleep(RETRY_SECONDS)
+            return Failed(action.turn, f"{action.kind}: {error}")
+        return Done(action.turn)
+
+    def _warm_up(self, action: Action) -> Event:
+        plan = self.plan
+        commands: list[Event] = []
+
+        def stop() -> bool:
+            command = self.kept.command()
+            if isinstance(command, Aborted):
+                commands.append(command)
+            else:
+                self._tell(command)
+            return bool(commands)
+
+        try:
+            self.warmup = warm_up(plan.engine_url, plan.engine_model, plan.prompts, plan.warmup_requests, stop)
+        except WarmUpFailed as failed:
+            return Failed(action.turn, str(failed))
+        return commands[0] if commands else Done(action.turn)
+
+    def _watch(self, action: Action) -> Action | None:
+        """Traffic, a look after every answer, and the person's commands, until the machine leaves the step."""
+        began = ticked = time.monotonic()
+        looked = -1
+        following: Action | None = None
+        with self.traffic.flowing():
+            while self.state.turn == action.turn:
+                samples, now = self.traffic.samples(), time.monotonic()
+                following = self._commanded() or self._tell(Ticked(now - ticked))
+                ticked = now
+                if self.state.turn == action.turn and len(samples) > looked:
+                    looked = len(samples)
+                    following = self._judge(action, look(self.state, samples, self.plan.policy, now - began))
+                time.sleep(LOOK_SECONDS if self.state.turn == action.turn else 0)
+        return following
+
+    def _judge(self, action: Action, step: Step) -> Action | None:
+        following = self.kept.tell(Judged(action.turn, step.decision, step.reason))
+        if self.state.turn != action.turn:
+            self._keep(step)
+        return following
+
+    def _keep(self, step: Step) -> None:
+        self.steps.append(step)
+        with (self.kept.folder / "steps.jsonl").open("a") as out:
+            out.write(json.dumps(asdict(step)) + "\n")
+        self.on_step(step)
+
+    def _end_early(self, error: BaseException) -> None:
+        """Stable gets everything back even where the state cannot be kept any more."""
+        self.target.restore(self.plan.model, self.state.stable) if self.state.rising else None
+        self._go(self.kept.tell(Aborted(f"{type(error).__name__}: {error}")) or self.kept.tell(Restarted()))
 
 
 def roll_out(
-    *,
-    target: Target,
-    target_name: str,
-    model: str,
-    engine_model: str,
-    reference: str,
-    engine_url: str,
-    prompts: Sequence[Messages],
-    weights: Sequence[int],
-    warmup_requests: int,
-    policy: AnalysisPolicy,
-    traffic: Traffic,
-    on_step: Callable[[Step], None],
+    rollouts: Rollouts, plan: Plan, target: Target, traffic: Traffic, on_step: Callable[[Step], None]
 ) -> Rollout:
     """Bring `engine_model` to 100 percent of `model`'s traffic, or put the weight back where it was.
 
-    Whatever ends it early, an exception included, the candidate's weight goes back to zero.
+    An unfinished rollout of the same candidate is gone on with; one of another candidate is brought to its end first.
+    Raises RolloutUnderWay, UndoNotConfirmed, and what the target raises.
     """
-    previous = target.stable(model)
-    steps: list[Step] = []
+    with rollouts.driving():
+        kept = rollouts.unfinished()
+        if kept and kept.state.candidate != plan.engine_model:
+            _end_other(kept, plan, target, traffic)
+            kept = None
+        if kept is None:
+            stable = target.stable(plan.model)
+            if stable == plan.engine_model:
+                said = "it has all the traffic already"
+                return Rollout("local", plan.model, stable, plan.reference, stable, (), (), "completed", said)
+            kept = rollouts.begin(State(plan.model, plan.engine_model, stable, tuple(plan.weights), plan.hold_seconds))
+        return Drive(kept, plan, target, traffic, on_step, kept_steps(kept)).to_the_end()
 
-    def ended(outcome: str, reason: str, warmup: tuple[float, ...]) -> Rollout:
-        done = "completed" if outcome == "completed" else "undone"
-        return Rollout(target_name, model, engine_model, reference, previous, warmup, tuple(steps), done, reason)  # type: ignore[arg-type]
 
-    try:
-        warmup = warm_up(engine_url, engine_model, prompts, warmup_requests)
-    except WarmUpFailed as failed:
-        return ended("undone", str(failed), ())
-    completed = False
-    try:
-        for weight in weights:
-            target.weigh(model, engine_model, weight)
-            step = take_step(weight, engine_model, previous, traffic, policy)
-            steps.append(step)
-            on_step(step)
-            if step.decision != "go_on":
-                return ended("undone", f"at {weight} %: {step.reason}", warmup)
-        target.promote(model, engine_model)
-        completed = True
-    finally:
-        if not completed:
-            target.weigh(model, None, 0)
-    return ended("completed", f"{len(steps)} steps passed", warmup)
+def _end_other(kept: Kept, plan: Plan, target: Target, traffic: Traffic) -> None:
+    """A killed pipeline left it. It is undone, but not where it has all of the traffic already."""
+    promoted = kept.state.phase == "promoting" and target.stable(plan.model) == kept.state.candidate
+    if not promoted:
+        kept.tell(Aborted(f"{plan.engine_model} is rolled out instead"))
+    Drive(kept, plan, target, traffic, lambda _: None).to_the_end()
+
+
+def kept_steps(kept: Kept) -> list[Step]:
+    """What was decided so far; a line that a kill cut short is left out."""
+    file = kept.folder / "steps.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [TypeAdapter(Step).validate_json(line) for line in lines if line.endswith("}")]

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -53,37 +53,69 @@ def ask(
 
 
 class Traffic:
-    """Requests from a pool of prompts, `concurrency` at a time, until told to stop."""
+    """Requests from a pool of prompts, `concurrency` at a time, in the background between start and stop.
+
+    A request that does not answer within `patience` seconds has failed.
+    """
 
     def __init__(
-        self, url: str, model: str, prompts: Sequence[Messages], version_header: str, concurrency: int = 4
+        self,
+        url: str,
+        model: str,
+        prompts: Sequence[Messages],
+        version_header: str,
+        concurrency: int = 4,
+        patience: float = 60,
     ) -> None:
         self.url, self.model, self.version_header, self.concurrency = url, model, version_header, concurrency
+        self.patience = patience
         self._prompts: Iterator[Messages] = itertools.cycle(prompts)
         self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._samples: list[Sample] = []
 
-    def _one(self, client: httpx.Client) -> Sample:
+    def samples(self) -> list[Sample]:
+        """Those answered since the start, in order of their end."""
         with self._lock:
-            messages = next(self._prompts)
-        return ask(client, self.url, self.model, messages, self.version_header)
+            return list(self._samples)
 
-    def until(self, enough: Callable[[Sequence[Sample]], bool], limit: int) -> list[Sample]:
-        """Send until `enough(samples)` or `limit` requests were sent."""
-        samples: list[Sample] = []
-        with httpx.Client(timeout=60) as client, ThreadPoolExecutor(self.concurrency) as pool:
-            while len(samples) < limit and not enough(samples):
-                samples += pool.map(lambda _: self._one(client), range(self.concurrency))
-        return samples
+    @contextmanager
+    def flowing(self) -> Iterator[None]:
+        """Requests are sent while the block runs; those under way at its end are not waited for."""
+        self._stop, self._samples = threading.Event(), []
+        for _ in range(self.concurrency):
+            threading.Thread(target=self._send, args=(self._stop, self._samples), daemon=True).start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+
+    def _send(self, stop: threading.Event, samples: list[Sample]) -> None:
+        with httpx.Client(timeout=self.patience) as client:
+            while not stop.is_set():
+                with self._lock:
+                    messages = next(self._prompts)
+                sample = ask(client, self.url, self.model, messages, self.version_header)
+                with self._lock:
+                    samples.append(sample)
 
 
-def warm_up(engine_url: str, engine_model: str, prompts: Sequence[Messages], count: int) -> tuple[float, ...]:
+def warm_up(
+    engine_url: str,
+    engine_model: str,
+    prompts: Sequence[Messages],
+    count: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[float, ...]:
     """`count` requests straight to the engine before any weight; returns first-token seconds in order.
 
-    Raises WarmUpFailed on the first failure.
+    `stop` is asked before each; where it says yes, fewer are sent. Raises WarmUpFailed on the first failure.
     """
     times: list[float] = []
     with httpx.Client(timeout=120) as client:
         for messages in itertools.islice(itertools.cycle(prompts), count):
+            if stop():
+                break
             sample = ask(client, engine_url, engine_model, messages, "")
             if not sample.ok or sample.first_token_seconds is None:
                 raise WarmUpFailed(
