@@ -1,7 +1,7 @@
-"""Gates on simulated releases, many at a time: Liftlock's own arithmetic, and the rules of its peers. Not a test.
+"""Gates on simulated releases, many at a time: Liftlock's own arithmetic, and rules that are in common use. Not a test.
 
 Each method gives (promoted, rejected, items used), arrays over releases. The peers look after every block, because that
-is what people do; their formulas are written out for arrays here and checked against the installed packages by the bench.
+is what people do; their formulas are written out for arrays here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Flags = NDArray[np.bool_]
 Verdicts = tuple[Flags, Flags, Array]
 
 LEVEL_STEP = 1e-3  # last-look levels are rounded down to a multiple, so that few exact tests are needed
-STATGATE_MIN, EVALSIG_MIN = 10, 30  # items before the first look; their own defaults
+PEER_MIN = 30  # items before a peer's first look
 BOOTSTRAP_EVERY, RESAMPLES = 5, 400  # blocks between its looks
 
 
@@ -105,37 +105,10 @@ def _moments(single: Array, items: NDArray[np.int64]) -> tuple[Array, Array]:
     return mean, np.maximum(0.0, (squares - items * mean**2) / np.maximum(1, items - 1))
 
 
-def statgate(cell: Cell, draws: Draws) -> Verdicts:
-    """Its MixtureSPRT at theta0 = -margin, tau from the first look that has any variance."""
-    looks = _looks(draws)
-    items = looks[looks >= STATGATE_MIN]
-    mean, variance = _moments(draws.single, items)
-    some = variance > 0
-    first = np.where(some.any(axis=1), some.argmax(axis=1), 0)
-    tau2 = np.maximum(variance[np.arange(len(variance)), first], 1e-12)[:, None]
-    variance = np.maximum(variance, 1e-12)
-    spread = variance + items * tau2
-    log_ratio = 0.5 * np.log(variance / spread) + items**2 * tau2 * (mean - cell.null) ** 2 / (2 * variance * spread)
-    decided = some & (np.maximum.accumulate(np.where(some, log_ratio, -np.inf), axis=1) >= -np.log(ALPHA))
-    return _first(decided & (mean > cell.null), decided & (mean <= cell.null), items, draws.single.shape[1])
-
-
-def evalsig(cell: Cell, draws: Draws) -> Verdicts:
-    """Its sequential_gate on the differences from -margin: a look after every item, rho 1, variance from the data."""
-    items = np.arange(EVALSIG_MIN, draws.single.shape[1] + 1)
-    mean, variance = _moments(draws.single, items)
-    half = (
-        np.sqrt(variance) * np.sqrt(2 * (items + 1) * np.log(np.maximum(np.sqrt(items + 1) / ALPHA, 1 + 1e-12))) / items
-    )
-    half = np.where(variance > 0, half, np.inf)
-    gap = mean - cell.null
-    return _first(gap > half, gap < -half, items, draws.single.shape[1])
-
-
 def lm_eval_comparator(cell: Cell, draws: Draws) -> Verdicts:
     """scripts/model_comparator.py of lm-eval: an unpaired z test from both sides' standard errors."""
     items = _looks(draws)
-    items = items[items >= STATGATE_MIN]
+    items = items[items >= PEER_MIN]
     mean, _ = _moments(draws.single, items)
     errors = sum(_moments(side, items)[1] / items for side in (draws.baseline, draws.baseline + draws.single))
     return _z_test((mean - cell.null) / np.sqrt(np.maximum(errors, 1e-12)), items, draws)
@@ -163,10 +136,10 @@ def bootstrap(cell: Cell, draws: Draws) -> Verdicts:
     return _first(passed, failed, looks, draws.single.shape[1])
 
 
-def peeking_t(cell: Cell, draws: Draws) -> Verdicts:
+def peeking_z(cell: Cell, draws: Draws) -> Verdicts:
     """The paired z test itself, looked at after every block: what peeking costs."""
     items = _looks(draws)
-    items = items[items >= EVALSIG_MIN]
+    items = items[items >= PEER_MIN]
     mean, variance = _moments(draws.single, items)
     return _z_test((mean - cell.null) / np.sqrt(np.maximum(variance, 1e-12) / items), items, draws)
 
@@ -174,16 +147,7 @@ def peeking_t(cell: Cell, draws: Draws) -> Verdicts:
 Method = Callable[[Cell, Draws], Verdicts]
 METHODS: dict[str, Method] = {
     "liftlock": liftlock,
-    "statgate": statgate,
-    "evalsig": evalsig,
     "lm-eval": lm_eval_comparator,
     "bootstrap": bootstrap,
-    "paired z": peeking_t,
+    "paired z": peeking_z,
 }
-NEEDS_SINGLE_RIGHT_OR_WRONG = ("lm-eval", "bootstrap")
-
-
-def applies(method: str, cell: Cell) -> bool:
-    if cell.kind == "floor":
-        return method == "liftlock"
-    return not (cell.kind == "graded" and method in NEEDS_SINGLE_RIGHT_OR_WRONG)
