@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from evals.promptfoo_runner import ERRORED, THREW
@@ -226,3 +227,8 @@ def numbers_by_id(results: Results) -> Iterator[tuple[str, tuple[float, ...]]]:
     for one in results.scored:
         found.setdefault(one.id, []).append(one.score)
     yield from ((name, tuple(scores)) for name, scores in found.items())
+
+
+def means_by_id(results: Results) -> dict[str, float]:
+    """Repeats averaged."""
+    return {name: fmean(scores) for name, scores in numbers_by_id(results)}

@@ -1,4 +1,4 @@
-"""`liftlock gate`: compare two files of results, and plan how many items a margin needs.
+"""`liftlock gate`: compare two files of results, plan how many items a margin needs, and measure the noise of two runs.
 
 Parsing and printing only; the work is in evals.
 """
@@ -110,6 +110,33 @@ def plan(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(found.reasons))
+
+
+@gate.command("aa")
+def a_a(
+    first: Annotated[Path, typer.Argument(help="Results of a run.")],
+    second: Annotated[Path, typer.Argument(help="Results of the same model on the same items, run again.")],
+    margin: Annotated[float | None, typer.Option(min=1e-4, max=0.999, help="Margin to hold against the noise.")] = None,
+    alpha: Alpha = 0.05,
+    metric: Metric = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the noise floor from two runs of one model; a margin below it is refused with exit code 3.
+
+    Example: liftlock gate aa first.jsonl second.jsonl --margin 0.05
+    """
+    from evals.noise import noise_floor
+    from evals.results_files import means_by_id, read_results
+
+    sides = [means_by_id(read_results(path, metric, None)) for path in (first, second)]
+    floor = noise_floor(sides[0], sides[1], alpha)
+    refused = margin is not None and not floor.allows(margin)
+    told = f"{len(floor.flipped)} of {floor.items} items differ between the runs; margins from {floor.smallest_margin:.4f} on mean something."
+    if refused:
+        told += f" {margin:g} lies below: noise alone can shift the mean by as much. Take a wider margin or more items."
+    document = {**asdict(floor), "margin": margin, "allowed": None if margin is None else not refused}
+    typer.echo(json.dumps(document, indent=2) if as_json else told)
+    raise typer.Exit(3 if refused else 0)
 
 
 def _deviation(

@@ -178,3 +178,22 @@ def test_plan_is_the_textbook_formula(tmp_path: Path) -> None:
     from_runs = json.loads(run(["plan", "--baseline", old, "--again", new, "--json"])[1])
     assert from_runs["deviation"] == pytest.approx((40 / 199) ** 0.5)
     assert from_runs["items_at_hand"] == 200
+
+
+def test_the_noise_of_two_runs_refuses_a_margin_below_it(tmp_path: Path) -> None:
+    both = files(tmp_path, *rows_of(3, 3, 194))
+    code, out = run(["aa", *both, "--json"])
+    found = json.loads(out)
+    assert (code, found["items"], len(found["flipped"]), found["allowed"]) == (0, 200, 6, None)
+    assert run(["aa", *both, "--margin", "0.05"])[0] == 0
+    code, out = run(["aa", *both, "--margin", "0.01"])
+    assert code == 3
+    assert out.startswith("6 of 200 items differ between the runs")
+    assert "0.01 lies below" in out
+
+
+def test_runs_of_other_items_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = rows_of(3, 3, 20)
+    assert "in one run only" in refused(monkeypatch, capsys, ["aa", *files(tmp_path, old, new[:-1])])
