@@ -57,9 +57,13 @@ def release(
     """
     from flows.run_release import run_release
     from flows.summary import print_summary
+    from tasks.base_model import resolve_base
+    from tasks.package import check_package
+    from tasks.settings import get_settings
     from tasks.spec import load_release
 
-    load_release(spec)
+    read, settings = load_release(spec), get_settings()
+    check_package(read, resolve_base(read.base_model, settings), settings)
     errors.print("stack")
     where = _bring_up()
     document = run_release(spec, where, resume=resume, fresh=fresh)

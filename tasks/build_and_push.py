@@ -101,13 +101,6 @@ def build(
     return modelcar
 
 
-def check_package(spec: Release, base: Path) -> None:
-    """What packing would refuse, told before training. Raises LicenceNotAllowed, ShellMissing, ModelRefused."""
-    shell_of(spec, get_settings())
-    if spec.modelcar.licences:
-        check_licence(licence_of(model_card(model_layers(base, None, None))), spec.modelcar.licences)
-
-
 def registry_reference(name: str, version: str, digest: str | None) -> Reference | None:
     """Where a version's modelcar is pushed besides the layout folder; None where no registry is set."""
     settings = get_settings()

@@ -26,12 +26,12 @@ from tasks.artifacts import (
     Sample,
 )
 from tasks.base_model import resolve_base
-from tasks.build_and_push import check_package
 from tasks.engine_contract import kept_contract
 from tasks.evaluate import engine_of
 from tasks.exit_codes import code_of
 from tasks.judge import GateRefused
 from tasks.ledger import alias_version
+from tasks.package import check_package
 from tasks.preflight import DoesNotFit
 from tasks.report import write_report
 from tasks.roll_out import RolloutUndone
@@ -64,7 +64,7 @@ class Record:
         self.spec_file = spec_file.absolute()
         self.spec: Release = load_release(self.spec_file)
         self._base = resolve_base(self.spec.base_model, settings)
-        check_package(self.spec, self._base)
+        check_package(self.spec, self._base, settings)
         self._values: dict[str, Any] = {}
         self._stack = ExitStack()
         self._options = {"resume": resume, "fresh": fresh}
