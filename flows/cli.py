@@ -19,6 +19,7 @@ from rich.table import Table
 from flows.cli_fit import fit
 from flows.cli_gate import gate
 from flows.cli_modelcar import modelcar
+from flows.cli_rollout import rollout
 from flows.cli_signing import keys
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 app.add_typer(fit, name="fit", rich_help_panel="Release")
 app.add_typer(gate, name="gate", rich_help_panel="Release")
 app.add_typer(modelcar, name="modelcar", rich_help_panel="Release")
+app.add_typer(rollout, name="rollout", rich_help_panel="Release")
 app.add_typer(keys, name="keys", rich_help_panel="Release")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 BAD_INPUT = 2

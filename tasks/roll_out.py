@@ -9,7 +9,6 @@ import mlflow
 from evals.prompt import load_prompt, messages
 from serving.gateway.envoy import VERSION_HEADER
 from serving.rollout.analysis import AnalysisPolicy
-from serving.rollout.kept import Rollouts
 from serving.rollout.local import LocalTarget
 from serving.rollout.model import Step
 from serving.rollout.steps import Plan
@@ -20,8 +19,9 @@ from tasks.build_and_push import engine_model_of
 from tasks.dataset import read_items
 from tasks.engine_contract import hold_to_contract
 from tasks.ledger import alias_version, move_alias
+from tasks.rollouts import rollouts_of
 from tasks.run import current_run
-from tasks.settings import Settings, get_settings
+from tasks.settings import get_settings
 from tasks.spec import Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
@@ -71,11 +71,6 @@ def roll_out_version(
             evidence=evidence,
         )
     return rollout
-
-
-def rollouts_of(settings: Settings, model: str) -> Rollouts:
-    """What is kept of that model's rollouts in this state folder."""
-    return Rollouts(settings.state / "rollouts" / model)
 
 
 def _canary(

@@ -14,12 +14,13 @@ import pytest
 
 from serving.gateway.envoy import VERSION_HEADER, Split
 from serving.rollout.analysis import AnalysisPolicy
-from serving.rollout.kept import Kept, Rollouts, RolloutUnderWay
+from serving.rollout.kept import Kept, NoRollout, Rollouts, RolloutUnderWay
 from serving.rollout.local import LocalTarget
 from serving.rollout.machine import Action, State
 from serving.rollout.model import Rollout, Step
 from serving.rollout.steps import Drive, Plan, roll_out
 from serving.rollout.traffic import Sample, Traffic, WarmUpFailed, ask, warm_up
+from tasks.rollouts import abort, tell
 from tests.fix_engine import BASE, Behaviour, FakeEngine
 from tests.fix_envoy import Envoy
 
@@ -405,3 +406,13 @@ def test_a_running_stream_of_an_undone_candidate_is_finished(scene: Scene) -> No
         assert not scene.target.drain(scene.model, 0)
         assert [line for line in lines if line][-1] == "data: [DONE]"
     assert scene.target.drain(scene.model, 10)
+
+
+def test_an_abort_works_where_the_pipeline_was_killed(scene: Scene) -> None:
+    killed_at(scene, "watching")
+    assert scene.split.weight == 50
+    assert "undone" in abort(scene.rollouts, scene.target, "enough seen")
+    assert (scene.rollouts.last().state.phase, scene.rollouts.last().state.reason) == ("undone", "enough seen")
+    scene.assert_stable_alone()
+    with pytest.raises(NoRollout, match="is undone: enough seen"):
+        tell(scene.rollouts, "pause", "")

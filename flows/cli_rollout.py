@@ -1,0 +1,109 @@
+"""`liftlock rollout`: how a model's rollouts stand, and what a person says to one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from serving.rollout.kept import Kept, Rollouts
+
+rollout = typer.Typer(help="Look at a canary, pause, resume or abort it.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="The model's name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Reason = Annotated[str, typer.Option("--reason", help="Kept with the rollout.")]
+
+
+def _rollouts(name: str) -> Rollouts:
+    from tasks.rollouts import rollouts_of
+    from tasks.settings import get_settings
+
+    return rollouts_of(get_settings(), name)
+
+
+def _line(kept: Kept) -> str:
+    state = kept.state
+    said = (
+        f"{kept.folder.name}  {state.phase}{' (paused)' if state.paused else ''}  {state.candidate} over {state.stable}"
+    )
+    if state.phase == "watching":
+        said += f"  {max(state.hold_limit_seconds - state.held_seconds, 0):.0f} s left to decide"
+    at = f"  step {state.step + 1} of {len(state.weights)}, {state.weight} % asked for"
+    return f"{said}{at if state.rising else ''}  {state.reason}".rstrip()
+
+
+def _say(text: str, as_json: bool) -> None:
+    typer.echo(json.dumps({"said": text}) if as_json else text)
+
+
+@rollout.command()
+def status(name: Name, as_json: AsJson = False) -> None:
+    """The last rollout: phase, step, weight, and the steps that were decided.
+
+    Example: liftlock rollout status ticket-router
+    """
+    from serving.rollout.steps import kept_steps
+
+    kept = _rollouts(name).last()
+    steps = kept_steps(kept)
+    if as_json:
+        typer.echo(json.dumps({**asdict(kept.state), "steps": [asdict(step) for step in steps]}, indent=2))
+        return
+    typer.echo(_line(kept))
+    for step in steps:
+        typer.echo(f"  {step.weight} %  observed {step.observed_share:.1%}  {step.decision}: {step.reason}")
+
+
+@rollout.command()
+def history(name: Name, as_json: AsJson = False) -> None:
+    """Every rollout of the model, oldest first.
+
+    Example: liftlock rollout history ticket-router
+    """
+    found = _rollouts(name).all()
+    if as_json:
+        typer.echo(json.dumps([{"number": kept.folder.name, **asdict(kept.state)} for kept in found], indent=2))
+    else:
+        typer.echo("\n".join(_line(kept) for kept in found) or f"{name} has no rollout yet")
+
+
+@rollout.command()
+def pause(name: Name, reason: Reason = "", as_json: AsJson = False) -> None:
+    """No further step until it is resumed; a bad canary is undone all the same.
+
+    Example: liftlock rollout pause ticket-router
+    """
+    from tasks.rollouts import tell
+
+    _say(tell(_rollouts(name), "pause", reason), as_json)
+
+
+@rollout.command()
+def resume(name: Name, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Let a paused rollout go on.
+
+    Example: liftlock rollout resume ticket-router
+    """
+    from tasks.rollouts import tell
+
+    _say(tell(_rollouts(name), "resume", reason), as_json)
+
+
+@rollout.command()
+def abort(name: Name, reason: Reason = "aborted by hand", as_json: AsJson = False) -> None:
+    """Give stable all of the traffic, whether or not the pipeline is still there.
+
+    Example: liftlock rollout abort ticket-router
+    """
+    from serving.rollout.local import LocalTarget
+    from tasks.rollouts import abort as undo
+    from tasks.settings import get_settings
+    from tasks.stack.addresses import addresses
+    from tasks.stack.control import default_engine, gateway_of
+
+    settings = get_settings()
+    target = LocalTarget(gateway_of(settings, addresses(settings), default_engine(settings)), settings.adapters)
+    _say(undo(_rollouts(name), target, reason), as_json)
