@@ -4,7 +4,7 @@ SPEC ?= evals/ticket_router/release.yaml
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-modelcar bench-signing
+.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate picture-gate bench-modelcar bench-signing
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench-modelcar: setup ## Build, push and pull of a 1 GiB model beside olot+skope
 
 bench-gate: setup ## Error rates, power and items of the sequential gate on simulated releases; ARGS=--short for a look
 	@$(RUN) -m tests.bench.bench_gate $(ARGS)
+
+picture-gate: setup ## Draw the picture of docs/eval-gate.md
+	@$(RUN) -m tests.bench.gate_picture docs/images/eval-gate-paths.png
 
 bench-signing: setup ## Signing and verifying a 1 GiB model against plain sha256
 	@$(RUN) tests/bench/bench_signing.py $(ARGS)
