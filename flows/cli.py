@@ -18,7 +18,10 @@ from rich.table import Table
 
 from flows.cli_fit import fit
 from flows.cli_gate import gate
+from flows.cli_history import register as register_history
 from flows.cli_modelcar import modelcar
+from flows.cli_promotion import ledger
+from flows.cli_promotion import register as register_promotion
 from flows.cli_rollout import rollout
 from flows.cli_signing import keys
 
@@ -34,7 +37,10 @@ app.add_typer(fit, name="fit", rich_help_panel="Release")
 app.add_typer(gate, name="gate", rich_help_panel="Release")
 app.add_typer(modelcar, name="modelcar", rich_help_panel="Release")
 app.add_typer(rollout, name="rollout", rich_help_panel="Release")
+app.add_typer(ledger, name="ledger", rich_help_panel="Promotion")
 app.add_typer(keys, name="keys", rich_help_panel="Release")
+register_promotion(app)
+register_history(app)
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 BAD_INPUT = 2
 

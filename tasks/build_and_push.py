@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ from serving.modelcar.sbom import LICENCES
 from serving.modelcar.signed import VerificationFailed
 from serving.modelcar.verify import verify
 from tasks.artifacts import Adapter, EvalPair, FitReport, GateDecision, Modelcar, ModelVersion
+from tasks.digests import digest_of
 from tasks.ledger import alias_version, move_alias
 from tasks.preflight import fit_digest
 from tasks.progress import Progress
+from tasks.promotion.evidence import keep_document
 from tasks.register import evidence_of
 from tasks.run import current_run
 from tasks.settings import get_settings
@@ -78,6 +80,9 @@ def build(
         "fit_report_sha256": fit_digest(fit),
         "modelcar": modelcar.reference,
     }
+    key = digest_of(evidence_of(adapter, pair, decision))
+    for name, document in {"fit.json": asdict(fit), "modelcar.json": asdict(modelcar)}.items():
+        keep_document(client, version.run_id, key, name, document)
     tags = {
         "modelcar": modelcar.reference,
         "engine_model": engine_model_of(spec.name, modelcar),
@@ -142,7 +147,7 @@ def _key(
     version: ModelVersion, adapter: Adapter, pair: EvalPair, decision: GateDecision, fit: FitReport, spec: Release
 ) -> tuple[Any, ...]:
     packed = (spec.modelcar.model_dump(), spec.delivery.target)
-    return ("3", version.sha256, adapter.sha256, adapter.base_sha256, fit_digest(fit), get_settings().registry, packed)
+    return ("4", version.sha256, adapter.sha256, adapter.base_sha256, fit_digest(fit), get_settings().registry, packed)
 
 
 def _intact(modelcar: Modelcar) -> bool:

@@ -10,9 +10,10 @@ BAD_INPUT = {
     "UnsupportedModel", "UnknownEngine", "CatalogueInvalid", "ModelUnreadable", "ManifestInvalid", "QuantityInvalid", "ArgsInvalid",
     "ContractUnread", "ResidualsInvalid", "ReferenceInvalid", "CredentialsInvalid", "ShellMissing", "DestinationTaken", "ImageMissing",
     "AdapterMissing", "LayoutInvalid", "RolloutUnderWay", "NoRollout", "KeyInvalid", "KeyTaken", "PredicateInvalid", "DocumentInvalid",
+    "PromotionBusy", "NoSuchVersion", "NothingToUndo",
 }  # fmt: skip
 NO = {"GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed", "AliasMoved",
-      "VerificationFailed", "ContentMismatch"}  # fmt: skip
+      "VerificationFailed", "ContentMismatch", "EvidenceRefused"}  # fmt: skip
 
 
 def code_of(error: BaseException) -> int:

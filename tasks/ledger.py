@@ -1,42 +1,55 @@
-"""The one function that moves an alias, and the ledger of its moves in Postgres.
+"""What the stages call to move an alias or to see where it is, with the parts that the settings name.
 
-MLflow sets an alias last-writer-wins and keeps no history. Here a move holds an advisory lock on the model's name, compares
-with what the caller saw, sets, and appends. A crash between setting and appending leaves an alias without its line: the
-next run of the same move finds the alias in place and appends the line that is missing.
+The move itself, its journal, the evidence and the ledger's chain are in tasks/promotion.
 """
 
 from __future__ import annotations
 
 import getpass
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping
+from functools import partial
 
 import mlflow
-import psycopg
 from mlflow.exceptions import MlflowException
 
-Alias = Literal["candidate", "staging", "champion"]
-SCHEMA = Path(__file__).with_name("ledger.sql")
+from tasks.promotion.database import connect
+from tasks.promotion.events import EventNotSent, PrefectEvents
+from tasks.promotion.evidence import EvidenceInMlflow
+from tasks.promotion.ledger import Alias, Fault, Line, lines, verify
+from tasks.promotion.move import AliasMoved as AliasMoved
+from tasks.promotion.move import Promoter, Wanted
+from tasks.promotion.registry import MlflowRegistry, RegistryRefused, RegistryUnreachable
+from tasks.settings import Settings, get_settings
+from tasks.stack.addresses import addresses
+
+DATABASE = "liftlock"
 
 
-class AliasMoved(Exception):
-    """Somebody else moved the alias since the caller looked."""
+def promoter(settings: Settings | None = None) -> Promoter:
+    """The real parts: the ledger's database, MLflow, the layout folder and Prefect. Raises StackDown."""
+    settings = settings or get_settings()
+    where = addresses(settings)
+    registry, events = MlflowRegistry(where.mlflow), PrefectEvents(where.prefect_api)
+
+    def tell(line: Line) -> None:
+        """MLflow's page tells the line too, and keeps its hash where a change of Postgres cannot reach it."""
+        if line.to_version is not None:
+            _tag(registry, line)
+        events(line)
+
+    verified = EvidenceInMlflow(where.mlflow, settings.state / "modelcars")
+    return Promoter(partial(connect, where.dsn(DATABASE)), registry, verified, tell)
 
 
-@dataclass(frozen=True)
-class Move:
-    """One line of the ledger. `from_version` is None for a first move."""
-
-    model: str
-    alias: str
-    from_version: str | None
-    to_version: str
-    actor: str
-    reason: str
-    evidence: Mapping[str, str]
+def _tag(registry: MlflowRegistry, line: Line) -> None:
+    said = f"{line.at[:19]}Z {line.kind} {line.alias} {line.from_version or 'none'} → {line.to_version} by {line.actor}: {line.reason}"
+    try:
+        registry.tag(line.model, str(line.to_version), "liftlock.ledger", f"{line.id}:{line.hash}")
+        registry.tag(line.model, str(line.to_version), f"liftlock.{line.alias}", said[:5000])
+    except RegistryUnreachable as error:
+        raise EventNotSent(str(error)) from None
+    except RegistryRefused:
+        return  # the version was deleted since
 
 
 def alias_version(client: mlflow.MlflowClient, model: str, alias: Alias) -> str | None:
@@ -51,66 +64,33 @@ def alias_version(client: mlflow.MlflowClient, model: str, alias: Alias) -> str 
 
 def move_alias(
     dsn: str, model: str, alias: Alias, version: str, *, expected: str | None, reason: str, evidence: Mapping[str, str]
-) -> None:
-    """Point `alias` at `version` if it still points at `expected` (None: nowhere). Idempotent.
-
-    Raises AliasMoved, ValueError (another alias), psycopg.OperationalError (the lock's connection is lost: nothing is said to be done).
-    """
-    if alias not in get_args(Alias):
-        raise ValueError(f"alias {alias!r} of {model} is not kept here; use one of {', '.join(get_args(Alias))}")
-    client = mlflow.MlflowClient()
-    with _open(dsn) as connection:
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"liftlock/{model}"])
-        now = alias_version(client, model, alias)
-        if now != version:
-            if now != expected:
-                raise AliasMoved(
-                    f"{model}@{alias} names version {now or 'none'}, expected {expected or 'none'}: somebody moved it meanwhile. "
-                    "Look at it, then run the release again"
-                )
-            client.set_registered_model_alias(model, alias, version)
-        last = _last(connection, model, alias)
-        if last != version:
-            before = now if now != version else last  # already in place: only the ledger knows where it came from
-            _append(connection, Move(model, alias, before, version, getpass.getuser(), reason, evidence))
+) -> Line | None:
+    """Point `alias` at `version` if it still points at `expected` (None: nowhere). Idempotent. Raises as Promoter.move does."""
+    parts = promoter()
+    mover = Promoter(partial(connect, dsn), parts.registry, parts.verify, parts.tell)
+    return mover.move(Wanted(model, alias, version, expected, getpass.getuser(), reason, evidence))
 
 
-def _open(dsn: str) -> psycopg.Connection[Any]:
-    """A connection to a database that has the ledger. The lock is for two first users at once: one's CREATE would fail."""
-    connection = psycopg.connect(dsn)
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('liftlock ledger', 0))")
-        connection.execute(SCHEMA.read_text())
-    return connection
-
-
-def _last(connection: psycopg.Connection[Any], model: str, alias: str) -> str | None:
-    row = connection.execute(
-        "SELECT to_version FROM ledger WHERE model = %s AND alias = %s ORDER BY id DESC LIMIT 1", [model, alias]
-    ).fetchone()
-    return str(row[0]) if row else None
-
-
-def _append(connection: psycopg.Connection[Any], move: Move) -> None:
-    connection.execute(
-        "INSERT INTO ledger (model, alias, from_version, to_version, actor, reason, evidence) VALUES (%s, %s, %s, %s, %s, %s, %s)",
-        [
-            move.model,
-            move.alias,
-            move.from_version,
-            move.to_version,
-            move.actor,
-            move.reason,
-            json.dumps(dict(move.evidence)),
-        ],
-    )
-
-
-def moves(dsn: str, model: str) -> list[Move]:
+def moves(dsn: str, model: str) -> list[Line]:
     """The model's lines, oldest first."""
-    with _open(dsn) as connection:
-        rows = connection.execute(
-            "SELECT model, alias, from_version, to_version, actor, reason, evidence FROM ledger WHERE model = %s ORDER BY id",
-            [model],
-        ).fetchall()
-    return [Move(*row) for row in rows]
+    with connect(dsn) as connection:
+        return lines(connection, model)
+
+
+def verify_ledger() -> tuple[int, list[Fault]]:
+    """Number of lines and what is wrong with them; the tags `liftlock.ledger` in MLflow are the witnesses. Raises StackDown."""
+    where = addresses(get_settings())
+    client = mlflow.MlflowClient(where.mlflow)
+    with connect(where.dsn(DATABASE)) as connection:
+        found = lines(connection)
+        return verify(connection, _witnesses(client, {line.model for line in found}))
+
+
+def _witnesses(client: mlflow.MlflowClient, models: Iterable[str]) -> dict[int, str]:
+    tags = [
+        version.tags.get("liftlock.ledger", "")
+        for model in models
+        for version in client.search_model_versions(f"name = '{model}'")
+    ]
+    pairs = [tag.split(":") for tag in tags if tag.count(":") == 1]
+    return {int(number): digest for number, digest in pairs if number.isdecimal()}

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 import mlflow
-import psycopg
 
 from serving.fit.contract import ContractBroken
 from serving.modelcar.content import ContentMismatch
@@ -31,6 +30,7 @@ from tasks.evaluate import engine_of
 from tasks.exit_codes import code_of
 from tasks.judge import GateRefused
 from tasks.ledger import alias_version
+from tasks.model_lock import ModelLock
 from tasks.package import check_package
 from tasks.preflight import DoesNotFit
 from tasks.report import write_report
@@ -47,10 +47,6 @@ KEPT: dict[type, str] = {
     Dataset: "dataset", Adapter: "adapter", EvalPair: "pair", GateDecision: "decision", ModelVersion: "version",
     FitReport: "fit", Modelcar: "modelcar", Rollout: "rollout", Sample: "sample",
 }  # fmt: skip
-
-
-class ReleaseUnderWay(Exception):
-    """Another release of the same model holds the lock."""
 
 
 class Record:
@@ -159,25 +155,3 @@ def _reasons(error: BaseException | None, decision: GateDecision | None) -> tupl
     if error is None or isinstance(error, GateRefused):
         return decision.reasons if decision else ()
     return (f"{error}",)
-
-
-class ModelLock:
-    """A session lock on the model's name in Postgres: it ends with the connection, so a killed release frees it."""
-
-    def __init__(self, dsn: str, model: str) -> None:
-        self.dsn, self.model = dsn, model
-
-    def __enter__(self) -> ModelLock:
-        self.connection = psycopg.connect(self.dsn, autocommit=True)
-        row = self.connection.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(%s, 1))", [f"liftlock/{self.model}"]
-        ).fetchone()
-        if not row or not row[0]:
-            self.connection.close()
-            raise ReleaseUnderWay(
-                f"another release of {self.model} is under way; wait for it, or stop it, and run this again"
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.connection.close()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import mlflow
@@ -13,6 +12,7 @@ from evals.report import to_json
 from tasks.artifacts import Adapter, EvalPair, GateDecision, ModelVersion
 from tasks.judge import decision_digest
 from tasks.ledger import alias_version, move_alias
+from tasks.promotion.evidence import keep_document
 from tasks.settings import get_settings
 from tasks.spec import Release
 from tasks.stack.addresses import addresses
@@ -37,6 +37,10 @@ def register_version(adapter: Adapter, pair: EvalPair, decision: GateDecision, s
     evidence = evidence_of(adapter, pair, decision)
     key = digest_of(evidence)
     _ensure_model(client, spec.name)
+    documents = {"candidate.json": to_json(pair.candidate), "baseline.json": to_json(pair.baseline),
+                 "decision.json": asdict(decision), "spec.json": spec.model_dump_json()}  # fmt: skip
+    for file, document in documents.items():
+        keep_document(client, adapter.run_id, key, file, document)
     version = _find(client, spec.name, key) or _create(client, spec, adapter, pair, decision, evidence, key)
     dsn = addresses(get_settings()).dsn("liftlock")
     move_alias(
@@ -86,10 +90,6 @@ def _create(
     key: str,
 ) -> str:
     run = client.get_run(adapter.run_id)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "candidate.json").write_text(to_json(pair.candidate))
-        (Path(folder) / "baseline.json").write_text(to_json(pair.baseline))
-        client.log_artifacts(adapter.run_id, folder, "evaluation")
     for name, value in pair.candidate.metrics:
         client.log_metric(adapter.run_id, f"test/{name.replace(',', '/')}", value)
     rule = decision.rules[0]
@@ -113,7 +113,7 @@ def _create(
 
 
 def _key(adapter: Adapter, pair: EvalPair, decision: GateDecision, spec: Release) -> tuple[Any, ...]:
-    return ("1", spec.name, evidence_of(adapter, pair, decision))
+    return ("2", spec.name, evidence_of(adapter, pair, decision))
 
 
 def _intact(version: ModelVersion) -> bool:

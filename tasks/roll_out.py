@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import mlflow
@@ -19,6 +20,8 @@ from tasks.build_and_push import engine_model_of
 from tasks.dataset import read_items
 from tasks.engine_contract import hold_to_contract
 from tasks.ledger import alias_version, move_alias
+from tasks.model_lock import ModelLock
+from tasks.promotion.evidence import keep_document
 from tasks.rollouts import rollouts_of
 from tasks.run import current_run
 from tasks.settings import get_settings
@@ -44,8 +47,16 @@ def roll_out_version(
 ) -> Rollout:
     """Served from the verified modelcar, never from the training folder, by an engine that keeps the fit report's promise.
 
-    Raises VerificationFailed, ContentMismatch, ContractBroken, DigestMismatch, GatewayNotApplied, AliasMoved.
+    Raises VerificationFailed, ContentMismatch, ContractBroken, DigestMismatch, GatewayNotApplied, AliasMoved, and
+    ReleaseUnderWay where another rollout of the model or its rollback is under way.
     """
+    with ModelLock(addresses(get_settings()).dsn("liftlock"), spec.name, "rollout"):
+        return _roll_out_locked(version, modelcar, fit, dataset, spec)
+
+
+def _roll_out_locked(
+    version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dataset, spec: Release
+) -> Rollout:
     settings = get_settings()
     where = addresses(settings)
     engine_model = engine_model_of(spec.name, modelcar)
@@ -59,8 +70,10 @@ def roll_out_version(
         evidence = {
             "modelcar": modelcar.reference,
             "version_sha256": version.sha256,
-            "rollout_sha256": digest_of(rollout.steps),
+            "rollout_sha256": digest_of(asdict(rollout)["steps"]),
         }
+        key = client.get_model_version(version.name, version.version).tags["liftlock.evidence"]
+        keep_document(client, version.run_id, key, "rollout.json", asdict(rollout))
         move_alias(
             where.dsn("liftlock"),
             spec.name,

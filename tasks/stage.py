@@ -6,8 +6,6 @@ The wrapped function does the work and knows nothing of this.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
@@ -17,17 +15,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 
 from tasks.artifacts import StageRecord
+from tasks.digests import digest_of as digest_of
 from tasks.retry import retry_condition
 from tasks.run import current_run
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Status = Literal["done", "rejected", "inconclusive", "undone"]
-
-
-def digest_of(*parts: Any) -> str:
-    """sha256 of the parts as canonical JSON; paths and other values by their text."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class Stage(Generic[P, T]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -18,6 +17,8 @@ from tasks.artifacts import Adapter, Dataset, TrainingPoint
 from tasks.base_model import folder_sha256, resolve_base
 from tasks.child import run_child
 from tasks.dataset import read_items
+from tasks.digests import ADAPTER_FILES as ADAPTER_FILES
+from tasks.digests import adapter_sha256
 from tasks.lora import LoraRequest, TrainingRefused
 from tasks.model_card import training_card
 from tasks.progress import Progress
@@ -33,15 +34,6 @@ CHILD_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
-
-
-def adapter_sha256(folder: Path) -> str:
-    """Over the two files that are the adapter."""
-    digest = hashlib.sha256()
-    for name in ADAPTER_FILES:
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()
 
 
 def render_dialogs(dataset: Dataset, prompt: Prompt, answer: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ pytest_plugins = (
     "tests.fix_kyverno_registry",
     "tests.fix_mlflow",
     "tests.fix_postgres",
+    "tests.fix_promotion",
     "tests.fix_rag",
     "tests.fix_registry",
     "tests.fix_stack",

@@ -1,0 +1,93 @@
+"""`liftlock history`, `show` and `diff`: who moved what when, where everything is now, and how two versions differ."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli_promotion import PANEL, AsJson, Name, connected
+
+out = Console(soft_wrap=True, highlight=False, markup=False)
+
+
+def register(app: typer.Typer) -> None:
+    for command in (history, show, diff):
+        app.command(rich_help_panel=PANEL)(command)
+
+
+def history(name: Name, as_json: AsJson = False) -> None:
+    """Every line of the ledger about a model, oldest first.
+
+    Example: liftlock history ticket-router
+    """
+    from dataclasses import asdict
+
+    where = connected(start=False)
+    from tasks.ledger import DATABASE, moves
+    from tasks.promotion.recall import NoSuchVersion
+
+    found = moves(where.dsn(DATABASE), name)
+    if not found:
+        raise NoSuchVersion(f"the ledger has no line about {name!r}; `liftlock release` writes the first")
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in found], indent=2))
+        return
+    table = Table("line", "at", "alias", "what", "from", "to", "by", "reason", box=None, pad_edge=False)
+    for line in found:
+        versions = (line.from_version or "none", line.to_version or "none")
+        table.add_row(str(line.id), line.at[:19], line.alias, line.kind, *versions, line.actor, line.reason)
+    out.print(table)
+
+
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Where a model's aliases are, what is served, and whether ledger, MLflow and gateway agree. Exit 3 where they do not.
+
+    Example: liftlock show ticket-router
+    """
+    connected(start=False)
+    from dataclasses import asdict
+
+    from tasks.versions import state_of
+
+    state = state_of(name)
+    if as_json:
+        typer.echo(json.dumps({**asdict(state), "coherent": state.coherent}, indent=2))
+    else:
+        table = Table("alias", "MLflow", "ledger", box=None, pad_edge=False)
+        for alias, (registry, ledger) in state.aliases.items():
+            table.add_row(alias, registry or "none", ledger or "none")
+        out.print(table)
+        out.print(
+            f"served at 100 %: {state.served}" + (f" (version {state.served_version})" if state.served_version else "")
+        )
+        out.print("coherent" if state.coherent else "not coherent: run `liftlock reconcile`")
+    if not state.coherent:
+        raise typer.Exit(3)
+
+
+def diff(
+    name: Name,
+    one: Annotated[str, typer.Argument(help="A version.")],
+    other: Annotated[str, typer.Argument(help="Another version.")],
+    as_json: AsJson = False,
+) -> None:
+    """What differs between two versions: metrics, parameters, data, digests.
+
+    Example: liftlock diff ticket-router 1 2
+    """
+    connected(start=False)
+    from tasks.versions import differences
+
+    found = differences(name, one, other)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("what", f"version {one}", f"version {other}", box=None, pad_edge=False)
+    for group, rows in found.items():
+        for key, (left, right) in rows.items():
+            table.add_row(f"{group} {key}", left or "none", right or "none")
+    out.print(table if any(found.values()) else f"versions {one} and {other} do not differ")

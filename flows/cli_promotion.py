@@ -1,0 +1,129 @@
+"""`liftlock promote`, `rollback`, `reconcile` and `ledger verify`: what moves aliases, and the check of what was moved."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+PANEL = "Promotion"
+ledger = typer.Typer(help="The record of alias moves.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Name = Annotated[str, typer.Argument(help="Name of the registered model.")]
+out = Console(soft_wrap=True, highlight=False, markup=False)
+
+
+def register(app: typer.Typer) -> None:
+    for command in (promote, rollback, reconcile):
+        app.command(rich_help_panel=PANEL)(command)
+
+
+def connected(*, start: bool) -> Any:
+    """The addresses, with this process' clients pointed at them. Raises StackDown; with `start` the stack is brought up."""
+    from tasks.settings import get_settings
+    from tasks.stack.addresses import addresses, export_client_settings
+    from tasks.stack.control import up
+
+    settings = get_settings()
+    where = up(settings, lambda _: None) if start else addresses(settings)
+    export_client_settings(where)
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"  # a person waits for the answer
+    return where
+
+
+def promote(
+    what: Annotated[str, typer.Argument(metavar="NAME[@alias|/version]", help="The bare name means its candidate.")],
+    to: Annotated[Literal["staging", "champion"], typer.Option(help="The alias to move.")],
+    expect: Annotated[str | None, typer.Option(help="Stop unless the alias names this version now.")] = None,
+    reason: Annotated[str, typer.Option(help="Written into the ledger.")] = "asked for at the command line",
+    as_json: AsJson = False,
+) -> None:
+    """Promote a registered version on its evidence; to champion through a canary.
+
+    Example: liftlock promote ticket-router@staging --to champion
+    """
+    connected(start=True)
+    import mlflow
+
+    from tasks.promote import promote_version
+    from tasks.promotion.recall import find_version
+
+    name, version = find_version(mlflow.MlflowClient(), what)
+    _say(promote_version(name, version, to, expected=expect, reason=reason), as_json)
+
+
+def rollback(
+    name: Name,
+    to: Annotated[str | None, typer.Option(help="The version to go back to; else the champion before.")] = None,
+    reason: Annotated[str, typer.Option(help="Written into the ledger.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give all traffic and the alias champion back to the champion before.
+
+    Example: liftlock rollback ticket-router
+    """
+    connected(start=False)
+    from tasks.rollback import roll_back
+
+    _say(roll_back(name, to, reason=reason), as_json)
+
+
+def reconcile(
+    name: Annotated[str | None, typer.Argument(help="Name of the registered model; else all in the ledger.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare MLflow's aliases with the ledger now, and settle what differs.
+
+    Example: liftlock reconcile
+    """
+    connected(start=False)
+    from dataclasses import asdict
+
+    from tasks.ledger import promoter
+    from tasks.reconcile import reconciler
+
+    checker = reconciler(promoter())
+    found = [one for model in ([name] if name else checker.models()) for one in checker.model(model)]
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    for one in found:
+        out.print(f"{one.model}@{one.alias}: {one.done}: {one.reason}")
+    if not found:
+        out.print("MLflow and the ledger agree")
+
+
+def _say(done: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        typer.echo(json.dumps(asdict(done), indent=2))
+        return
+    how = f"from version {done.from_version or 'none'}" if done.moved else "was there already"
+    out.print(f"{done.model} version {done.to_version} is {done.alias}, {how}")
+
+
+@ledger.command()
+def verify(as_json: AsJson = False) -> None:
+    """Recompute the ledger's chain of hashes, compare it with the journal and MLflow's tags. Exit 3 when something is wrong.
+
+    Example: liftlock ledger verify
+    """
+    connected(start=False)
+    from dataclasses import asdict
+
+    from tasks.ledger import verify_ledger
+
+    count, faults = verify_ledger()
+    if as_json:
+        document = {"lines": count, "intact": not faults, "faults": [asdict(fault) for fault in faults]}
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        for fault in faults:
+            out.print(f"line {fault.id}: {fault.said}")
+        out.print(f"{count} lines, {f'{len(faults)} faults' if faults else 'all intact'}")
+    if faults:
+        raise typer.Exit(3)

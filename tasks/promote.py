@@ -1,0 +1,65 @@
+"""promote: a registered version to staging, or by a canary to champion, on the evidence that its release left."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+
+from tasks.ledger import alias_version, promoter
+from tasks.model_lock import ModelLock
+from tasks.promotion.ledger import Alias
+from tasks.promotion.move import AliasMoved, Wanted
+from tasks.promotion.recall import recall
+from tasks.register import read_version
+from tasks.roll_out import RolloutUndone, roll_out_version
+from tasks.run import start_run
+from tasks.settings import get_settings
+from tasks.stack.addresses import addresses
+
+DATABASE = "liftlock"
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What a promotion or a rollback did. `moved` is False where the alias was there already."""
+
+    model: str
+    alias: str
+    from_version: str | None
+    to_version: str
+    moved: bool
+    reason: str
+
+
+def promote_version(
+    model: str, version: str, to: Alias, *, expected: str | None, reason: str, actor: str | None = None
+) -> Promoted:
+    """`expected` None: from wherever the alias is now. Raises EvidenceRefused, AliasMoved, RolloutUndone, ReleaseUnderWay."""
+    client = mlflow.MlflowClient()
+    before = alias_version(client, model, to)
+    if expected is not None and before != expected:
+        raise AliasMoved(
+            f"{model}@{to} names version {before or 'none'}, expected {expected}; look at `liftlock history {model}`"
+        )
+    wanted = Wanted(model, to, version, before, actor or getpass.getuser(), reason, {})
+    if to == "champion":
+        promoter().verify(model, to, version, {})  # before a GPU is touched
+        _roll_out(client, wanted)
+        return Promoted(model, to, before, version, before != version, reason)
+    line = promoter().move(wanted)
+    return Promoted(model, to, before, version, line is not None, reason)
+
+
+def _roll_out(client: mlflow.MlflowClient, wanted: Wanted) -> None:
+    settings = get_settings()
+    recalled = recall(client, wanted.model, str(wanted.version))
+    version = read_version(client, wanted.model, str(wanted.version))
+    with ModelLock(addresses(settings).dsn(DATABASE), wanted.model):
+        run = start_run(settings.state, Path("promote"), wanted.model, resume=False, fresh=True)
+        rollout = roll_out_version(version, recalled.modelcar, recalled.fit, recalled.dataset(), recalled.spec)
+        run.record(verdict="champion" if rollout.outcome == "completed" else "undone")
+    if rollout.outcome != "completed":
+        raise RolloutUndone(rollout)

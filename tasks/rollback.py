@@ -1,0 +1,81 @@
+"""rollback: an earlier champion's modelcar gets all of the traffic again, then the alias. It needs no Prefect and no training data."""
+
+from __future__ import annotations
+
+import getpass
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from serving.rollout.local import LocalTarget
+from serving.rollout.traffic import warm_up
+from tasks.ledger import alias_version, promoter
+from tasks.model_lock import ModelLock
+from tasks.promote import DATABASE, Promoted
+from tasks.promotion.database import connect
+from tasks.promotion.ledger import champions, lines
+from tasks.promotion.move import Promoter, Wanted
+from tasks.promotion.recall import NoSuchVersion, recall
+from tasks.settings import get_settings
+from tasks.stack.addresses import addresses
+from tasks.stack.control import default_engine, gateway_of
+from tasks.verify_modelcar import place_verified
+
+WARM_UP = [[{"role": "user", "content": "ready?"}]]
+
+
+class NothingToUndo(Exception):
+    """The ledger knows no champion before the present one."""
+
+
+def target_of(dsn: str, model: str, to: str | None) -> str:
+    """The version that a rollback goes to: the one that is asked for, else the champion before. Raises NothingToUndo."""
+    if to is not None:
+        return to
+    with connect(dsn) as connection:
+        stack = champions(lines(connection, model))
+    if len(stack) < 2:
+        raise NothingToUndo(
+            f"{model} has had {'one champion' if stack else 'no champion'}, required one before it; name a version with --to"
+        )
+    return stack[-2]
+
+
+def roll_back(model: str, to: str | None = None, *, reason: str = "", actor: str | None = None) -> Promoted:
+    """Raises NothingToUndo, NoSuchVersion, EvidenceRefused, ReleaseUnderWay (a rollout is under way), WarmUpFailed."""
+    settings = get_settings()
+    where = addresses(settings)
+    version = target_of(where.dsn(DATABASE), model, to)
+    client = mlflow.MlflowClient()
+    try:
+        tags = client.get_model_version(model, version).tags
+    except MlflowException as error:
+        raise NoSuchVersion(f"{model} version {version}: {error.message}; see `liftlock history {model}`") from None
+    mover = promoter(settings)
+    mover.verify(model, "champion", version, {})
+    before = alias_version(client, model, "champion")
+    said = reason or f"rolled back from version {before or 'none'}"
+    wanted = Wanted(model, "champion", version, before, actor or getpass.getuser(), said, {}, "rollback")
+    with ModelLock(where.dsn(DATABASE), model, "rollout"):
+        moved = _serve_and_move(client, mover, wanted, tags)
+    return Promoted(model, "champion", before, version, moved, said)
+
+
+def _serve_and_move(client: mlflow.MlflowClient, mover: Promoter, wanted: Wanted, tags: dict[str, str]) -> bool:
+    """Traffic first: the alias never names what is not served. Where the alias cannot be moved, the traffic goes back."""
+    settings = get_settings()
+    where = addresses(settings)
+    recalled, engine_model = recall(client, wanted.model, str(wanted.version)), tags["liftlock.engine_model"]
+    target = LocalTarget(gateway_of(settings, where, default_engine(settings)))
+    place_verified(recalled.version, recalled.modelcar, settings.adapters / engine_model)
+    warm_up(where.vllm, engine_model, WARM_UP, 1)
+    served = target.stable(wanted.model)
+    target.restore(wanted.model, engine_model)
+    done = False
+    try:
+        line = mover.move(wanted)
+        done = True
+    finally:
+        if not done:
+            target.restore(wanted.model, served)
+    return line is not None
