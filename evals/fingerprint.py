@@ -7,6 +7,7 @@ in any of them would be read as a difference between the models.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from evals.report import EvalReport
@@ -18,14 +19,18 @@ class FingerprintMismatch(Exception):
     """The two models were not asked the same way. The message names the difference."""
 
 
-def check_comparable(candidate: EvalReport, baseline: EvalReport) -> None:
-    """Raise FingerprintMismatch unless only the model differs. The versions of the scoring tools count as settings."""
+def check_comparable(candidate: EvalReport, baseline: EvalReport, under_test: Sequence[str] = ()) -> None:
+    """Raise FingerprintMismatch unless only the model differs. The versions of the scoring tools count as settings.
+
+    `under_test` are fields that may differ too, because their effect is what is asked for: a change of the prompt, or a
+    newer engine under a model that serves already.
+    """
     old, new = asked(baseline), asked(candidate)
     sides = f"the baseline {baseline.fingerprint.model} and the candidate {candidate.fingerprint.model}"
     differences = [
         f"{key} is {old.get(key, 'absent')} there and {new.get(key, 'absent')} here"
         for key in sorted(old | new)
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and key not in under_test
     ]
     if differences:
         raise FingerprintMismatch(

@@ -35,15 +35,18 @@ def decide(
     *,
     baseline_version: str | None = None,
     plan: BlockPlan | None = None,
+    under_test: Sequence[str] = (),
 ) -> GateDecision:
     """Judge `candidate`. Without a `plan` the reports hold the whole suite; with one, its blocks so far.
+
+    `under_test` are fields of the fingerprint that may differ (see check_comparable).
 
     Raises ReportInvalid (a broken side) or FingerprintMismatch (sides not comparable).
     """
     for report in (candidate, baseline):
         check(report)
         _check_metric(report, policy.metric)
-    check_comparable(candidate, baseline)
+    check_comparable(candidate, baseline, under_test)
     pairs = _pairs(candidate, baseline, policy)
     plan = plan or (plan_of(candidate, policy) if policy.block else None)
     available = plan.items if plan else len(pairs)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli_fit import fit
-from flows.cli_gate import gate
+from flows.cli_gate_change import gate
 from flows.cli_history import register as register_history
 from flows.cli_modelcar import modelcar
 from flows.cli_promotion import ledger

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 BAD_INPUT = {
-    "ResultsInvalid", "SuiteTooSmall", "NoiseUnmeasured",
+    "ResultsInvalid", "SuiteTooSmall", "NoiseUnmeasured", "ChangeUnread", "ReportInvalid",
+    "NoChampion",
     "UsageError", "BadParameter", "NoSuchOption", "MissingParameter", "BadInput", "SpecInvalid", "DatasetRefused", "BaseModelRefused",
     "TrainingRefused", "SuiteInvalid", "PromptInvalid", "CorpusError", "UnknownGpu", "FlagsRefused", "ConfigInvalid", "HeaderInvalid",
     "EngineBusy", "ReleaseUnderWay", "FolderTaken", "NameRefused", "ModelRefused", "AdapterRefused", "StackDown", "FingerprintMismatch",
@@ -12,8 +13,8 @@ BAD_INPUT = {
     "AdapterMissing", "LayoutInvalid", "RolloutUnderWay", "NoRollout", "KeyInvalid", "KeyTaken", "PredicateInvalid", "DocumentInvalid",
     "PromotionBusy", "NoSuchVersion", "NothingToUndo",
 }  # fmt: skip
-NO = {"GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed", "AliasMoved",
-      "VerificationFailed", "ContentMismatch", "EvidenceRefused"}  # fmt: skip
+NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",
+      "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused"}  # fmt: skip
 
 
 def code_of(error: BaseException) -> int:

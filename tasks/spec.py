@@ -201,9 +201,10 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Release.model_json_schema()}
 
 
-def load_release(path: Path) -> Release:
+def load_release(path: Path, needed: tuple[str, ...] = ()) -> Release:
     """Read and check a spec; the paths in it become absolute (they are relative to the spec's folder).
 
+    `needed` are the places whose files must be there, such as "gate" or "dataset.test"; all of them by default.
     Raises SpecInvalid.
     """
     tree = _read(path)
@@ -214,6 +215,7 @@ def load_release(path: Path) -> Release:
     missing = [
         f"{path}:{tree.line(where)}: {'.'.join(where)}: {path.parent / file} {fault}"
         for where, file in _files(spec)
+        if ".".join(where).startswith(needed or "")
         if (fault := _unusable(path.parent / file, folder_too=where[0] == "sample"))
     ]
     if missing:

@@ -1,0 +1,116 @@
+"""One side of a comparison: a suite asked of a served model, or its results from an earlier run. Effect (HTTP, files).
+
+Results are kept under a digest of all that they depend on: the model's bytes, prompt, task, items, cases, chat template,
+engine and settings. A model whose bytes nobody names is asked every time: its name may stand for another one tomorrow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from evals.endpoint import Served, probe
+from evals.evaluate import evaluate
+from evals.prompt import Prompt
+from evals.promptfoo_runner import cases_sha256
+from evals.report import EvalReport, from_json, to_json
+from evals.suite import Suite, file_sha256, resolve_task
+from tasks.base_model import resolve_base
+from tasks.progress import Progress
+from tasks.settings import Settings
+from tasks.stack.addresses import StackDown
+from tasks.stack.ports import remembered
+from tasks.stage import digest_of
+
+CONCURRENCY = 16
+TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+UNPINNED = "unpinned"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where is asked, in which settings. `base_url` ends in /v1; `model` is asked where no adapter.yaml names one."""
+
+    base_url: str
+    model: str | None
+    settings: Settings
+    console: Console
+
+    @property
+    def state(self) -> Path:
+        return self.settings.state
+
+
+def endpoint_of(settings: Settings, base_url: str | None, model: str | None, console: Console) -> Endpoint:
+    """`base_url`, else LIFTLOCK_VLLM_URL, else the local stack's vLLM. Raises StackDown."""
+    if base_url is None and settings.vllm_url is None:
+        port = remembered(settings.state).get("vllm")
+        if port is None:
+            raise StackDown("no endpoint: give --endpoint URL, set LIFTLOCK_VLLM_URL, or start one with `liftlock up`")
+        base_url = f"http://127.0.0.1:{port}/v1"
+    return Endpoint(base_url or f"{(settings.vllm_url or '').rstrip('/')}/v1", model, settings, console)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A suite as one side asks it. `model` and `model_sha256` are None where nothing pins them."""
+
+    suite: str
+    task: Path
+    cases: Path | None
+    prompt: Prompt
+    dataset: Path
+    metric: str
+    base_model: str
+    model: str | None
+    model_sha256: str | None
+
+
+def ask(question: Question, where: Endpoint, what: str) -> tuple[EvalReport, bool]:
+    """The report, and whether it was kept from before. Raises what evals.evaluate.evaluate raises."""
+    model = question.model or where.model or question.suite
+    tokenizer = resolve_base(question.base_model, where.settings)
+    served = probe(where.base_url, model)
+    file = where.state / "reports" / f"{_key(question, served, tokenizer)}.json"
+    if question.model_sha256 and file.exists():
+        return from_json(file.read_text(encoding="utf-8")), True
+    with Progress(where.console, what) as progress:
+        report = evaluate(
+            Suite(question.suite, question.task, question.cases, question.prompt),
+            question.dataset,
+            base_url=where.base_url,
+            model=model,
+            model_sha256=question.model_sha256 or UNPINNED,
+            tokenizer=tokenizer,
+            promptfoo=where.settings.toolchain / "promptfoo" / "node_modules" / ".bin" / "promptfoo",
+            workdir=where.state / "gate" / file.stem[:16],
+            metric=question.metric,
+            num_concurrent=CONCURRENCY,
+            progress=lambda tool, done, total: progress.update(done, total, tool),
+        )
+    if question.model_sha256:
+        _keep(file, report)
+    return report, False
+
+
+def _keep(file: Path, report: EvalReport) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".new")
+    temporary.write_text(to_json(report), encoding="utf-8")
+    temporary.replace(file)
+
+
+def _key(question: Question, served: Served, tokenizer: Path) -> str:
+    template = hashlib.sha256()
+    for name in TEMPLATE_FILES:
+        template.update((tokenizer / name).read_bytes() if (tokenizer / name).is_file() else b"-")
+    return digest_of(
+        "side 1", question.model_sha256, served.model, served.engine, served.engine_version, template.hexdigest(),
+        resolve_task(question.task, question.dataset, question.prompt).sha256, question.prompt.sha256,
+        file_sha256(question.dataset), cases_sha256(question.cases, question.prompt) if question.cases else "none",
+        question.metric, CONCURRENCY, [version(name) for name in ("lm_eval", "transformers")],
+    )[:32]  # fmt: skip
