@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = ROOT / "evals" / "ticket_router"
+COMMAND_SECONDS = 2700  # to give up after: a first release on two old cores takes a third of it
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Stack:
     def argv(self) -> list[str]:
         return [str(ROOT / ".venv" / "bin" / "python"), "-m", "flows.cli"]
 
-    def run(self, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
         """`liftlock ARGUMENTS`."""
         return subprocess.run(
             [*self.argv, *arguments],
@@ -50,7 +51,7 @@ class Stack:
             check=False,
         )
 
-    def make(self, *targets: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    def make(self, *targets: str, timeout: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
         environment = {
             key: value for key, value in self.environment.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
         }

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fix_stack import ROOT, Stack
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 RUN_ELSEWHERE = {
     "make release": "test_flows_release.champion",
     "make test": "this run",
@@ -37,7 +37,7 @@ def test_a_command_of_the_readme_runs(command: str, stack: Stack, champion: dict
     environment = {**stack.environment, "GATEWAY": stack.gateway}
     where = tmp_path if " init " in command else ROOT
     done = subprocess.run(
-        ["sh", "-c", shown], capture_output=True, text=True, cwd=where, env=environment, timeout=300, check=False
+        ["sh", "-c", shown], capture_output=True, text=True, cwd=where, env=environment, timeout=900, check=False
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert done.stdout.strip()
