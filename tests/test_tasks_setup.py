@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.setup import needs_plain_pgvector
+
 ROOT = Path(__file__).parent.parent
 FILES = ("tasks/__init__.py", "tasks/setup.py", "tasks/convert_gguf.py", "constraints.txt", "evals/promptfoo")
 # Leaves what a finished set-up leaves: each step's stamp and the file that the step looks for.
@@ -224,3 +226,19 @@ def test_npms_registry_that_cannot_be_reached_is_one_sentence(machine: Machine, 
     said = machine.refusal(npm_config_registry=closed, npm_config_fetch_retries="0", **config)
     assert said.startswith("installing promptfoo: the package registry cannot be reached. ")
     assert json.loads(machine.python("-c", DONE).stdout)["promptfoo"] is False
+
+
+# --- the processor
+
+
+@pytest.mark.parametrize(
+    ("flags", "needed"),
+    [
+        ("flags\t\t: fpu sse2 avx avx2", True),
+        ("flags\t\t: fpu sse2 avx2 avx512f avx512vl", False),
+        ("Features\t: fp asimd sve", False),
+    ],
+    ids=["avx2", "avx512", "arm"],
+)
+def test_another_pgvector_only_for_an_x86_without_avx512(flags: str, needed: bool) -> None:
+    assert needs_plain_pgvector(f"processor\t: 0\n{flags}\n") is needed
