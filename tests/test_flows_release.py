@@ -171,7 +171,7 @@ class Caller(threading.Thread):
                 self.answered += 1
                 if answer.status_code != 200:
                     self.failed.append(answer.text)
-                time.sleep(0.1)
+                time.sleep(0.3)  # the training beside it wants the cores too
 
 
 def test_a_client_sees_no_failed_request_while_a_new_version_takes_over(
