@@ -4,7 +4,7 @@ SPEC ?= evals/ticket_router/release.yaml
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate picture-gate bench-modelcar bench-signing bench-promotion
+.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate picture-gate bench-modelcar bench-signing bench-promotion bench-rollout-sim
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ picture-gate: setup ## Draw the picture of docs/eval-gate.md
 
 bench-signing: setup ## Signing and verifying a 1 GiB model against plain sha256
 	@$(RUN) tests/bench/bench_signing.py $(ARGS)
+
+bench-rollout-sim: setup ## False undos, missed regressions and requests until found, on simulated rollouts; ARGS=--short for a look
+	@$(RUN) -m tests.bench.bench_rollout_sim $(ARGS)
 
 bench-promotion: setup ## 32 promoters, 1,000 moves, kills of promoters, MLflow and Postgres, against bare alias sets
 	@$(RUN) -m tests.bench.bench_promotion

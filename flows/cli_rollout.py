@@ -46,6 +46,7 @@ def status(name: Name, as_json: AsJson = False) -> None:
     Example: liftlock rollout status ticket-router
     """
     from serving.rollout.steps import kept_steps
+    from tasks.rollout_evidence import rows
 
     kept = _rollouts(name).last()
     steps = kept_steps(kept)
@@ -55,6 +56,10 @@ def status(name: Name, as_json: AsJson = False) -> None:
     typer.echo(_line(kept))
     for step in steps:
         typer.echo(f"  {step.weight} %  observed {step.observed_share:.1%}  {step.decision}: {step.reason}")
+        for row in rows((step,)):
+            typer.echo(
+                f"      {row.metric:14} {row.candidate:>12} / {row.stable:<12} {row.interval:>22}  {row.decision}"
+            )
 
 
 @rollout.command()

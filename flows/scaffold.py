@@ -122,8 +122,13 @@ delivery: # how the new version takes over the traffic
   steps: [10, 50, 100] # weight of the canary in percent; the last is 100
   min_requests: 8 # requests the canary must have answered in each step
   max_error_rate: 0.0 # highest share of failed canary requests
-  max_first_token_ratio: 4.0 # highest median time to the first token, against the stable version
-  warmup_requests: 4 # requests the new version must answer before it gets any weight
+  max_first_token_ratio: 4.0 # tolerated of each time, against the stable version at the same time
+  # slo: # absolute limits in seconds; at most 5 % of the new version's requests may pass one
+  #   first_token_p95: 0.25 # until the first token
+  #   inter_token_p95: 0.02 # mean time between two tokens
+  #   end_to_end_p95: 1.5 # until the last token
+  warmup_requests: 4 # answers in a row that the new version must give before it gets any weight
+  warmup_first_token_seconds: 10 # the time that each of them has for its first token
   hold_seconds: 300 # a step without a decision is held this long, then undone
   drain_seconds: 30 # an undone version's running answers may take this long
 

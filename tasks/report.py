@@ -16,6 +16,7 @@ from evals.report import EvalReport
 from serving.rollout.model import SideStats
 from tasks import report_plots as plots
 from tasks import report_rows as rows
+from tasks import rollout_evidence as canary
 from tasks.artifacts import Outcome, Rollout, StageRecord
 
 SHOWN = 100  # rows of one list of items or cases; all of them are in the eval report that the evidence names
@@ -45,7 +46,9 @@ def write_report(folder: Path, outcome: Outcome) -> Path:
 def render_report(outcome: Outcome) -> str:
     """The page. Equal outcomes give equal text."""
     template = _environment().get_template("report.html.j2")
-    return template.render(o=outcome, rows=rows, plots=plots, shown=SHOWN, missing=missing(outcome), **told(outcome))
+    return template.render(
+        o=outcome, rows=rows, plots=plots, canary=canary, shown=SHOWN, missing=missing(outcome), **told(outcome)
+    )
 
 
 def told(outcome: Outcome) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -22,10 +23,11 @@ from tasks.engine_contract import hold_to_contract
 from tasks.ledger import alias_version, move_alias
 from tasks.model_lock import ModelLock
 from tasks.promotion.evidence import keep_document
+from tasks.rollout_evidence import markdown
 from tasks.rollouts import rollouts_of
 from tasks.run import current_run
 from tasks.settings import get_settings
-from tasks.spec import Release
+from tasks.spec import DeliverySpec, Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
 from tasks.stage import Status, digest_of, stage
@@ -60,12 +62,14 @@ def _roll_out_locked(
     settings = get_settings()
     where = addresses(settings)
     engine_model = engine_model_of(spec.name, modelcar)
+    began = time.monotonic()
     place_verified(version, modelcar, settings.adapters / engine_model)
+    pulled = time.monotonic() - began
     hold_to_contract(fit, modelcar, version)
     client = mlflow.MlflowClient()
     before = alias_version(client, spec.name, "champion")
     target = LocalTarget(gateway_of(settings, where, default_engine(settings)), settings.adapters)
-    rollout = _canary(target, where.gateway, engine_model, modelcar, dataset, spec)
+    rollout = _canary(target, where.gateway, engine_model, modelcar, dataset, spec, pulled)
     if rollout.outcome == "completed":
         evidence = {
             "modelcar": modelcar.reference,
@@ -86,14 +90,30 @@ def _roll_out_locked(
     return rollout
 
 
+def policy_of(delivery: DeliverySpec) -> AnalysisPolicy:
+    """The analysis that the spec asks for."""
+    return AnalysisPolicy(
+        delivery.min_requests,
+        delivery.max_error_rate,
+        delivery.max_first_token_ratio,
+        steps=len(delivery.steps),
+        slo=delivery.slo.limits if delivery.slo else (),
+    )
+
+
 def _canary(
-    target: LocalTarget, gateway: str, engine_model: str, modelcar: Modelcar, dataset: Dataset, spec: Release
+    target: LocalTarget,
+    gateway: str,
+    engine_model: str,
+    modelcar: Modelcar,
+    dataset: Dataset,
+    spec: Release,
+    pulled: float,
 ) -> Rollout:
     delivery, run = spec.delivery, current_run()
     test = dataset.split("test")
     prompt = load_prompt(spec.gate.prompt)
     prompts = [messages(prompt, item) for item in read_items(test.path)[:PROMPTS]]
-    policy = AnalysisPolicy(delivery.min_requests, delivery.max_error_rate, delivery.max_first_token_ratio)
 
     def tell(step: Step) -> None:
         said = f"  canary at {step.weight} %: {step.candidate.requests} of {step.candidate.requests + step.stable.requests} requests; {step.reason}"
@@ -107,16 +127,18 @@ def _canary(
         prompts=prompts,
         weights=delivery.steps,
         warmup_requests=delivery.warmup_requests,
-        policy=policy,
+        policy=policy_of(delivery),
         hold_seconds=delivery.hold_seconds,
         drain_seconds=delivery.drain_seconds,
+        warmup_budget=delivery.warmup_first_token_seconds,
+        pull_seconds=pulled,
     )
     traffic = Traffic(gateway, spec.name, prompts, VERSION_HEADER)
     return run_steps(rollouts_of(get_settings(), spec.name), plan, target, traffic, tell)
 
 
 def _key(version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dataset, spec: Release) -> tuple[Any, ...]:
-    return ("2", version.sha256, modelcar.digest, spec.delivery.model_dump())
+    return ("3", version.sha256, modelcar.digest, spec.delivery.model_dump())
 
 
 def _intact(rollout: Rollout) -> bool:
@@ -137,15 +159,6 @@ def _status(rollout: Rollout) -> Status:
     return "done" if rollout.outcome == "completed" else "undone"
 
 
-def _artifact(rollout: Rollout) -> str:
-    rows = "\n".join(
-        f"| {step.weight} % | {step.observed_share:.1%} | {step.candidate.requests} | {step.candidate.errors} | {step.decision} | {step.reason} |"
-        for step in rollout.steps
-    )
-    head = "| weight | observed | requests | failed | decision | reason |\n|---|---|---|---|---|---|"
-    return f"**{rollout.outcome}**: {rollout.reason}\n\n{head}\n{rows}\n"
-
-
 _roll_out = stage(
     "roll_out",
     key=_key,
@@ -153,7 +166,7 @@ _roll_out = stage(
     note=lambda rollout: (
         f"{rollout.outcome}: {rollout.reason}" + (", @champion" if rollout.outcome == "completed" else "")
     ),
-    artifact=_artifact,
+    artifact=markdown,
     intact=_intact,
     status=_status,
     retries=0,

@@ -8,7 +8,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from serving.rollout.local import LocalTarget
-from serving.rollout.traffic import warm_up
+from serving.rollout.warmth import warm_up
 from tasks.ledger import alias_version, promoter
 from tasks.model_lock import ModelLock
 from tasks.promote import DATABASE, Promoted

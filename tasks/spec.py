@@ -130,6 +130,24 @@ class ModelcarSpec(Part):
     )
 
 
+class SloSpec(Part):
+    """Absolute limits of the served model, which at most 5 % of the canary's requests may pass. In seconds."""
+
+    first_token_p95: float | None = Field(None, gt=0, le=600, description="Until the first token.")
+    inter_token_p95: float | None = Field(None, gt=0, le=600, description="Mean time between two tokens.")
+    end_to_end_p95: float | None = Field(None, gt=0, le=3600, description="Until the last token.")
+
+    @property
+    def limits(self) -> tuple[tuple[str, float], ...]:
+        """(metric's name, seconds) of those that are set."""
+        found = (
+            ("first_token", self.first_token_p95),
+            ("inter_token", self.inter_token_p95),
+            ("end_to_end", self.end_to_end_p95),
+        )
+        return tuple((name, seconds) for name, seconds in found if seconds is not None)
+
+
 class DeliverySpec(Part):
     """How the new version takes over the traffic."""
 
@@ -143,10 +161,14 @@ class DeliverySpec(Part):
     min_requests: int = Field(12, ge=1, le=10000, description="Requests the canary must have answered in each step.")
     max_error_rate: float = Field(0.0, ge=0, le=1, description="Highest share of failed canary requests.")
     max_first_token_ratio: float = Field(
-        2.0, gt=1, le=100, description="Highest median first-token time against stable."
+        2.0, gt=1, le=100, description="Tolerated ratio of each time against stable at the same time."
     )
+    slo: SloSpec | None = Field(None, description="Absolute limits of times.")
     warmup_requests: int = Field(
         4, ge=1, le=1000, description="Requests the candidate must answer before it gets any weight."
+    )
+    warmup_first_token_seconds: float = Field(
+        10, gt=0, le=600, description="First-token time that warmup_requests answers in a row must keep."
     )
     hold_seconds: float = Field(
         300, gt=0, le=86400, description="Longest time in a step without a decision; then the canary is undone."

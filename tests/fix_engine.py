@@ -34,6 +34,8 @@ class Behaviour:
     error_share: float = 0.0  # answered 500 before the first byte
     cut_share: float = 0.0  # the connection is closed in the middle of the stream
     stream_error_share: float = 0.0  # vLLM's way to fail late: an error event, then [DONE], status 200
+    cold_requests: int = 0  # so many first ones take cold_seconds more to their first token
+    cold_seconds: float = 0.0
     loadable: bool = True
 
 
@@ -158,7 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(_error(said, "NotFoundError", 404), 404)
         if is_hit(ordinal, behaviour.error_share):
             return self._json(_error("the engine failed", "InternalServerError", 500), 500)
-        time.sleep(behaviour.first_token_seconds)
+        cold = behaviour.cold_seconds if ordinal <= behaviour.cold_requests else 0.0
+        time.sleep(behaviour.first_token_seconds + cold)
         if asked.get("stream"):
             return self._stream(path, asked["model"], behaviour, ordinal)
         return self._json(_whole(path, asked["model"]))

@@ -61,9 +61,7 @@ def test_every_name_finds_its_own_route(every: list[Split], other: str, path: st
     for split in every:
         sides = routed(found, split.model, path)["route"]["weighted_clusters"]["clusters"]
         assert sum(side["weight"] for side in sides) == 100
-        assert {side["name"] for side in sides} <= {
-            one["name"] for one in clusters("http://h:1", [split.model])["resources"]
-        }
+        assert {side["name"] for side in sides} <= {one["name"] for one in clusters("http://h:1", [split])["resources"]}
     assert routed(found, BASE, path)["route"]["cluster"] == "engine"
     if other not in {BASE, *(split.model for split in every)}:
         assert routed(found, other, path)["direct_response"]["status"] == 404
@@ -86,7 +84,7 @@ def test_equal_content_has_an_equal_version_and_other_content_another(one: list[
 def test_a_weight_changes_the_routes_and_not_the_clusters() -> None:
     before, after = Split("tickets", "tickets-1", "tickets-2", 10), Split("tickets", "tickets-1", "tickets-2", 50)
     assert version_of(routes([before], BASE)) != version_of(routes([after], BASE))
-    assert clusters("http://127.0.0.1:8000", [before.model]) == clusters("http://127.0.0.1:8000", [after.model])
+    assert clusters("http://127.0.0.1:8000", [before]) == clusters("http://127.0.0.1:8000", [after])
 
 
 @pytest.mark.parametrize(("candidate", "weight"), [(None, 1), (None, 100), ("tickets-2", -1), ("tickets-2", 101)])
@@ -104,14 +102,14 @@ def test_a_name_that_could_break_out_of_lua_or_a_header_is_refused(part: str, na
 
 def test_idle_connections_close_before_the_engine_closes_them() -> None:
     """A request that meets the engine's closing of an idle connection would fail, and cannot be retried safely."""
-    for cluster in clusters("http://127.0.0.1:8000", ["tickets"])["resources"]:
+    for cluster in clusters("http://127.0.0.1:8000", [Split("tickets", "t-1")])["resources"]:
         (options,) = cluster["typed_extension_protocol_options"].values()
         idle = options["common_http_protocol_options"]["idle_timeout"]
         assert 0 < float(idle.removesuffix("s")) < VLLM_KEEP_ALIVE_SECONDS
 
 
 def test_the_engine_of_every_cluster_is_the_one_that_was_named() -> None:
-    for cluster in clusters("http://10.0.0.7:8123", ["tickets"])["resources"]:
+    for cluster in clusters("http://10.0.0.7:8123", [Split("tickets", "t-1")])["resources"]:
         (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
         assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "10.0.0.7", "port_value": 8123}
 

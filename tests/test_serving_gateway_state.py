@@ -19,8 +19,8 @@ from scipy.stats import binom  # type: ignore[import-untyped]
 
 from serving.gateway.envoy import VERSION_HEADER, Split
 from serving.gateway.state import GatewayNotApplied
+from serving.rollout.ask import ask
 from serving.rollout.local import LocalTarget
-from serving.rollout.traffic import ask
 from tests.fix_engine import BASE, Behaviour, FakeEngine
 from tests.fix_envoy import Envoy, assert_openai_error, running_envoy
 

@@ -14,12 +14,14 @@ import pytest
 
 from serving.gateway.envoy import VERSION_HEADER, Split
 from serving.rollout.analysis import AnalysisPolicy
+from serving.rollout.ask import ask
 from serving.rollout.kept import Kept, NoRollout, Rollouts, RolloutUnderWay
 from serving.rollout.local import LocalTarget
 from serving.rollout.machine import Action, State
-from serving.rollout.model import Rollout, Step
+from serving.rollout.model import Rollout, Sample, Step
 from serving.rollout.steps import Drive, Plan, roll_out
-from serving.rollout.traffic import Sample, Traffic, WarmUpFailed, ask, warm_up
+from serving.rollout.traffic import Traffic
+from serving.rollout.warmth import WarmUpFailed, short_and_long, warm_up
 from tasks.rollouts import abort, tell
 from tests.fix_engine import BASE, Behaviour, FakeEngine
 from tests.fix_envoy import Envoy
@@ -175,7 +177,9 @@ def test_the_candidate_is_warm_before_its_first_weight(scene: Scene) -> None:
 )
 def test_a_candidate_that_turns_bad_is_taken_back(scene: Scene, behaviour: Behaviour, said: str) -> None:
     with background_client(scene) as samples:
-        rollout = scene.roll_out(weights=(50, 100), target=TurnsBad(scene.envoy.gateway, None, scene.engine, behaviour))
+        rollout = scene.roll_out(
+            weights=(50, 100), target=TurnsBad(scene.envoy.gateway, engine=scene.engine, behaviour=behaviour)
+        )
     assert rollout.outcome == "undone"
     assert rollout.reason.startswith("at 50 %: ")
     assert said in rollout.reason
@@ -252,9 +256,33 @@ def test_a_first_release_canaries_against_the_base_model(
 
 def test_warm_up_times_the_first_token(engine: FakeEngine) -> None:
     engine.models[CANDIDATE] = Behaviour(first_token_seconds=0.1, chunk_seconds=0.1, chunks=2)
-    times = warm_up(engine.url, CANDIDATE, PROMPTS, 3)
-    assert len(times) == 3
-    assert 0.1 <= min(times) < 0.2
+    warmed = warm_up(engine.url, CANDIDATE, PROMPTS, 3)
+    assert len(warmed.first_tokens) == 3
+    assert 0.1 <= min(warmed.first_tokens) < 0.2
+    assert warmed.load_seconds >= 0.2  # the first answer: first token and one more
+    assert warmed.warm_seconds >= 0.4
+
+
+def test_a_candidate_is_warm_when_enough_answers_in_a_row_kept_the_budget(engine: FakeEngine) -> None:
+    """The first answers pay for loading and compiling: they do not count."""
+    engine.models[CANDIDATE] = Behaviour(cold_requests=4, cold_seconds=0.3)
+    warmed = warm_up(engine.url, CANDIDATE, PROMPTS, 3, budget=0.15)
+    assert len(warmed.first_tokens) == 7
+    assert min(warmed.first_tokens[:4]) >= 0.3 > 0.15 >= max(warmed.first_tokens[4:])
+
+
+def test_a_candidate_that_stays_cold_gets_no_weight(engine: FakeEngine) -> None:
+    engine.models[CANDIDATE] = Behaviour(first_token_seconds=0.02)
+    with pytest.raises(
+        WarmUpFailed,
+        match=r"is not warm after 25 requests: first token 0\.0\d s among the last 1, required at most 0\.01 s",
+    ):
+        warm_up(engine.url, CANDIDATE, PROMPTS, 1, budget=0.01)
+
+
+def test_short_and_long_prompts_take_turns() -> None:
+    prompts = [[{"role": "user", "content": "x" * length}] for length in (3, 1, 5, 2, 4)]
+    assert [len(one[0]["content"]) for one in short_and_long(prompts)] == [1, 5, 2, 4, 3]
 
 
 def test_an_engine_that_is_not_there_fails_the_warm_up() -> None:
@@ -388,7 +416,7 @@ def test_a_killed_rollout_that_has_all_the_traffic_is_completed_not_undone(scene
 
 def test_an_undone_candidate_leaves_the_engine_and_its_folder(scene: Scene, tmp_path: Path) -> None:
     (tmp_path / "adapters" / CANDIDATE).mkdir(parents=True)
-    target = TurnsBad(scene.envoy.gateway, tmp_path / "adapters", scene.engine, Behaviour(error_share=1))
+    target = TurnsBad(scene.envoy.gateway, tmp_path / "adapters", None, scene.engine, Behaviour(error_share=1))
     assert scene.roll_out(weights=(50, 100), target=target).outcome == "undone"
     assert scene.engine.unloaded == [CANDIDATE]
     assert not list((tmp_path / "adapters").iterdir())

@@ -11,7 +11,7 @@ from prefect.states import Failed
 
 from rag.ask import ChatUnavailable
 from serving.engine import AdapterNotLoaded
-from serving.rollout.traffic import WarmUpFailed
+from serving.rollout.warmth import WarmUpFailed
 from tasks.child import ChildFailed
 from tasks.ledger import AliasMoved
 from tasks.retry import is_transient, retry_condition

@@ -31,12 +31,17 @@ NAME = re.compile(r"[A-Za-z0-9._/-]{1,200}")  # it goes into Lua source and head
 
 @dataclass(frozen=True)
 class Split:
-    """One public model name. `stable` and `candidate` are the engine's names; `weight` is the candidate's percent."""
+    """One public model name. `stable` and `candidate` are the engine's names; `weight` is the candidate's percent.
+
+    `stable_engine` and `candidate_engine` are addresses of engines of their own; None: the gateway's engine.
+    """
 
     model: str
     stable: str
     candidate: str | None = None
     weight: int = 0
+    stable_engine: str | None = None
+    candidate_engine: str | None = None
 
     def __post_init__(self) -> None:
         for name in (self.model, self.stable, self.candidate):
@@ -93,10 +98,19 @@ def listeners(folder: Path, port: int) -> Json:
     return _response([listener])
 
 
-def clusters(engine_url: str, models: Sequence[str]) -> Json:
-    """One cluster for the base model and two a public model, so that each side of a split has counters of its own."""
-    names = ["engine", *(f"{model}-{side}" for model in models for side in ("stable", "candidate"))]
-    return _response([_cluster(name, engine_url) for name in names])
+def cluster_of(model: str, side: str, engine: str | None) -> str:
+    """Each side of a split has counters of its own. A new engine is a new cluster: requests of the old one end where they began."""
+    return f"{model}-{side}" + (f"-{hashlib.sha256(engine.encode()).hexdigest()[:8]}" if engine else "")
+
+
+def clusters(engine_url: str, splits: Sequence[Split]) -> Json:
+    """One for the base model and two a public model; a model may have several splits, the one of before and the one of now."""
+    sides = {
+        cluster_of(split.model, side, engine): engine or engine_url
+        for split in splits
+        for side, engine in (("stable", split.stable_engine), ("candidate", split.candidate_engine))
+    }
+    return _response([_cluster(name, engine) for name, engine in (("engine", engine_url), *sides.items())])
 
 
 def routes(splits: Sequence[Split], base_model: str) -> Json:
@@ -194,10 +208,11 @@ def _policy() -> Json:
 
 
 def _side(split: Split, side: str, engine_model: str, weight: int) -> Json:
+    engine = split.stable_engine if side == "stable" else split.candidate_engine
     source = {"inline_string": LUA + REWRITE_NAME % engine_model}
     rewrite = {"@type": f"{TYPES}.extensions.filters.http.lua.v3.LuaPerRoute", "source_code": source}
     return {
-        "name": f"{split.model}-{side}",
+        "name": cluster_of(split.model, side, engine),
         "weight": weight,
         "typed_per_filter_config": {"rewrite-model": rewrite},
         "response_headers_to_add": [_header(VERSION_HEADER, engine_model)],

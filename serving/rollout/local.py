@@ -1,4 +1,5 @@
-"""The local delivery target: one engine, adapters found by name in its folder, the gateway splits by rewriting the name."""
+"""The local delivery target. Strategy adapter: one engine, and the gateway splits by rewriting the name. Strategy pool: the candidate
+has an engine of its own, and the gateway splits over both."""
 
 from __future__ import annotations
 
@@ -16,10 +17,14 @@ DRAIN_POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class LocalTarget:
-    """`adapters` is the folder the engine finds adapters in; None: candidates stay where they are."""
+    """`adapters` is the folder the engine finds adapters in; None: candidates stay where they are.
+
+    `candidate_engine` is the address of the candidate's own engine (strategy pool); None: the gateway's engine serves both.
+    """
 
     gateway: Gateway
     adapters: Path | None = None
+    candidate_engine: str | None = None
 
     def stable(self, model: str) -> str:
         """The engine's name of what serves `model` now; the base model where it was never released."""
@@ -27,22 +32,26 @@ class LocalTarget:
         return split.stable if split else self.gateway.base_model
 
     def weigh(self, model: str, candidate: str | None, weight: int) -> None:
-        self.gateway.set_weight(model, candidate, weight)
+        self.gateway.set_weight(model, candidate, weight, self.candidate_engine if candidate else None)
 
     def promote(self, model: str, candidate: str) -> None:
-        self.gateway.set_stable(model, candidate)
+        self.gateway.set_stable(model, candidate, self.candidate_engine)
 
     def restore(self, model: str, stable: str) -> None:
         """All of the traffic to `stable`, whatever the split was."""
-        if self.gateway.splits().get(model) != Split(model, stable):
-            self.gateway.change(
-                model, lambda split: replace(split or Split(model, stable), stable=stable, candidate=None, weight=0)
-            )
+
+        def edit(split: Split | None) -> Split:
+            whole = split or Split(model, stable)
+            return replace(whole, stable=stable, candidate=None, weight=0, candidate_engine=None)
+
+        split = self.gateway.splits().get(model)
+        if split is None or split != edit(split):
+            self.gateway.change(model, edit)
 
     def drain(self, model: str, seconds: float) -> bool:
         """Until no request of the candidate runs, at most `seconds`; says whether they all ended."""
         deadline = time.monotonic() + seconds
-        while self.gateway.running(model, "candidate"):
+        while self.gateway.running(model, "candidate", self.candidate_engine):
             if time.monotonic() > deadline:
                 return False
             time.sleep(DRAIN_POLL_SECONDS)
@@ -54,4 +63,4 @@ class LocalTarget:
             return
         if self.adapters is not None:
             shutil.rmtree(self.adapters / candidate, ignore_errors=True)
-        unload_adapter(self.gateway.engine_url, candidate)
+        unload_adapter(self.candidate_engine or self.gateway.engine_url, candidate)

@@ -42,6 +42,7 @@ class State:
     stable: str
     weights: tuple[int, ...]
     hold_limit_seconds: float
+    drain_seconds: float = 30
     phase: Phase = "warming"
     turn: int = 0
     step: int = 0

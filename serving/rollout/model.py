@@ -1,4 +1,4 @@
-"""What a rollout says: each step with its observed traffic, and how it ended."""
+"""What a rollout says: each step with its observed traffic and its evidence, and how it ended."""
 
 from __future__ import annotations
 
@@ -6,6 +6,36 @@ from dataclasses import dataclass
 from typing import Literal
 
 Decision = Literal["go_on", "hold", "undo"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request. `version` is the gateway's word for who answered and `served` the engine's own; empty where nothing answered.
+
+    Times in seconds. `tokens` are the answer's; `finish` is the engine's reason, such as stop or length.
+    """
+
+    version: str
+    ok: bool
+    first_token_seconds: float | None
+    error: str = ""
+    served: str = ""
+    seconds: float = 0.0
+    tokens: int = 0
+    finish: str = ""
+    empty: bool = False
+    refused: bool = False
+
+    @property
+    def answered_by(self) -> str:
+        return self.served or self.version
+
+    @property
+    def inter_token_seconds(self) -> float | None:
+        """Mean time between two tokens; None for an answer of one token."""
+        if self.first_token_seconds is None or self.tokens < 2:
+            return None
+        return (self.seconds - self.first_token_seconds) / (self.tokens - 1)
 
 
 @dataclass(frozen=True)
@@ -23,6 +53,38 @@ class SideStats:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Proof of the split: how many answers the engine gave as the candidate, and the exact interval of the share."""
+
+    asked: float
+    candidate: int
+    total: int
+    low: float
+    high: float
+    shown: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One metric in one step: a row of the evidence table.
+
+    Times are medians in seconds, lengths medians in tokens, events shares of the requests; None: not measured. `low` and
+    `high` hold the candidate's ratio to stable (times, lengths) at whatever request one looks, or its share (events).
+    `odds` is the evidence that the candidate is worse; at `needed` it is undone.
+    """
+
+    metric: str
+    stable: float | None
+    candidate: float | None
+    low: float | None
+    high: float | None
+    odds: float
+    needed: float
+    decision: Decision
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Step:
     """One weight of the canary and what was seen at it."""
 
@@ -32,6 +94,8 @@ class Step:
     decision: Decision
     reason: str
     seconds: float
+    split: Share | None = None
+    findings: tuple[Finding, ...] = ()
 
     @property
     def observed_share(self) -> float:
@@ -42,7 +106,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Rollout:
-    """`reference` is the modelcar served at 100 percent at the end when the outcome is completed."""
+    """`reference` is the modelcar served at 100 percent at the end when the outcome is completed.
+
+    `cold_start` are phases with seconds, such as ("pull", 1.2), ("load", 2.0), ("warm", 0.7). The steps' requests are the suite's own
+    prompts, sent by the release: replayed traffic, not clients'.
+    """
 
     target: str
     model: str
@@ -53,3 +121,5 @@ class Rollout:
     steps: tuple[Step, ...]
     outcome: Literal["completed", "undone"]
     reason: str
+    cold_start: tuple[tuple[str, float], ...] = ()
+    traffic: Literal["replayed"] = "replayed"

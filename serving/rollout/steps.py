@@ -10,15 +10,18 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from math import inf
+from typing import Literal, Protocol
 
 from pydantic import TypeAdapter
 
-from serving.rollout.analysis import AnalysisPolicy, judge_step
+from serving.rollout.analysis import AnalysisPolicy, judge
+from serving.rollout.ask import Messages
 from serving.rollout.kept import Kept, Rollouts
 from serving.rollout.machine import Aborted, Action, Done, Event, Failed, Judged, Restarted, State, Ticked
-from serving.rollout.model import Rollout, SideStats, Step
-from serving.rollout.traffic import Messages, Sample, Traffic, WarmUpFailed, warm_up
+from serving.rollout.model import Rollout, Sample, SideStats, Step
+from serving.rollout.traffic import Traffic
+from serving.rollout.warmth import WarmUp, WarmUpFailed, warm_up
 
 LOOK_SECONDS = 0.05
 RETRY_SECONDS = 0.5
@@ -47,7 +50,7 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is rolled out and how. `weights` in percent; hold and drain in seconds."""
+    """What is rolled out and how. `weights` in percent; hold, drain, budget and pull in seconds."""
 
     model: str
     engine_model: str
@@ -59,6 +62,13 @@ class Plan:
     policy: AnalysisPolicy
     hold_seconds: float = 300
     drain_seconds: float = 30
+    warmup_budget: float = inf
+    pull_seconds: float = 0.0
+
+    @property
+    def start(self) -> tuple[tuple[int, ...], float, float]:
+        """What the state machine keeps of it."""
+        return tuple(self.weights), self.hold_seconds, self.drain_seconds
 
 
 def side(version: str, samples: Sequence[Sample]) -> SideStats:
@@ -69,14 +79,11 @@ def side(version: str, samples: Sequence[Sample]) -> SideStats:
 
 def look(state: State, samples: Sequence[Sample], policy: AnalysisPolicy, seconds: float) -> Step:
     """One look at the step's samples so far, with the decision."""
-    lost = [sample for sample in samples if sample.version not in (state.candidate, state.stable)]
     stable, candidate = side(state.stable, samples), side(state.candidate, samples)
-    decision, reason = judge_step(stable, candidate, policy)
-    if decision == "go_on" and state.weight < 100 and stable.requests < policy.min_requests:
-        decision, reason = "hold", f"stable answered {stable.requests} requests, required {policy.min_requests}"
-    if lost:
-        decision, reason = "undo", f"{len(lost)} requests were answered by neither version: {lost[0].error}"
-    return Step(state.weight, stable, candidate, decision, reason, round(seconds, 3))
+    found = judge(samples, state.stable, state.candidate, state.weight, policy)
+    return Step(
+        state.weight, stable, candidate, found.decision, found.reason, round(seconds, 3), found.split, found.findings
+    )
 
 
 @dataclass
@@ -89,7 +96,7 @@ class Drive:
     traffic: Traffic
     on_step: Callable[[Step], None]
     steps: list[Step] = field(default_factory=list)
-    warmup: tuple[float, ...] = ()
+    warmed: WarmUp | None = None
 
     @property
     def state(self) -> State:
@@ -106,11 +113,19 @@ class Drive:
 
     def rollout(self) -> Rollout:
         state, plan = self.state, self.plan
-        outcome = "completed" if state.phase == "completed" else "undone"
+        outcome: Literal["completed", "undone"] = "completed" if state.phase == "completed" else "undone"
+        times = self.warmed.first_tokens if self.warmed else ()
         return Rollout(
-            "local", plan.model, plan.engine_model, plan.reference, state.stable, self.warmup, tuple(self.steps),
-            outcome, state.reason,  # type: ignore[arg-type]
+            "local", plan.model, plan.engine_model, plan.reference, state.stable, times, tuple(self.steps),
+            outcome, state.reason, self._cold_start(),
         )  # fmt: skip
+
+    def _cold_start(self) -> tuple[tuple[str, float], ...]:
+        """Phases with seconds, as far as this pipeline went through them."""
+        if self.warmed is None:
+            return ()
+        pull = (("pull", round(self.plan.pull_seconds, 3)),) if self.plan.pull_seconds else ()
+        return (*pull, ("load", round(self.warmed.load_seconds, 3)), ("warm", round(self.warmed.warm_seconds, 3)))
 
     def _go(self, action: Action | None) -> None:
         attempts = 0
@@ -148,7 +163,7 @@ class Drive:
                 case "withdraw":
                     self.target.restore(plan.model, state.stable)
                 case "drain":
-                    self.target.drain(plan.model, plan.drain_seconds)
+                    self.target.drain(plan.model, state.drain_seconds)
                 case "remove":
                     self.target.remove(state.candidate)
         except Exception as error:  # noqa: BLE001 - whatever a target raises, its action was not performed
@@ -170,7 +185,9 @@ class Drive:
             return bool(commands)
 
         try:
-            self.warmup = warm_up(plan.engine_url, plan.engine_model, plan.prompts, plan.warmup_requests, stop)
+            self.warmed = warm_up(
+                plan.engine_url, plan.engine_model, plan.prompts, plan.warmup_requests, plan.warmup_budget, stop
+            )
         except WarmUpFailed as failed:
             return Failed(action.turn, str(failed))
         return commands[0] if commands else Done(action.turn)
@@ -178,7 +195,7 @@ class Drive:
     def _watch(self, action: Action) -> Action | None:
         """Traffic, a look after every answer, and the person's commands, until the machine leaves the step."""
         began = ticked = time.monotonic()
-        looked = -1
+        looked, last = -1, None
         following: Action | None = None
         with self.traffic.flowing():
             while self.state.turn == action.turn:
@@ -187,14 +204,11 @@ class Drive:
                 ticked = now
                 if self.state.turn == action.turn and len(samples) > looked:
                     looked = len(samples)
-                    following = self._judge(action, look(self.state, samples, self.plan.policy, now - began))
+                    last = look(self.state, samples, self.plan.policy, now - began)
+                    following = self.kept.tell(Judged(action.turn, last.decision, last.reason))
                 time.sleep(LOOK_SECONDS if self.state.turn == action.turn else 0)
-        return following
-
-    def _judge(self, action: Action, step: Step) -> Action | None:
-        following = self.kept.tell(Judged(action.turn, step.decision, step.reason))
-        if self.state.turn != action.turn:
-            self._keep(step)
+        if last:
+            self._keep(last)
         return following
 
     def _keep(self, step: Step) -> None:
@@ -227,7 +241,7 @@ def roll_out(
             if stable == plan.engine_model:
                 said = "it has all the traffic already"
                 return Rollout("local", plan.model, stable, plan.reference, stable, (), (), "completed", said)
-            kept = rollouts.begin(State(plan.model, plan.engine_model, stable, tuple(plan.weights), plan.hold_seconds))
+            kept = rollouts.begin(State(plan.model, plan.engine_model, stable, *plan.start))
         return Drive(kept, plan, target, traffic, on_step, kept_steps(kept)).to_the_end()
 
 
