@@ -22,6 +22,7 @@ from flows.cli_history import register as register_history
 from flows.cli_modelcar import modelcar
 from flows.cli_promotion import ledger
 from flows.cli_promotion import register as register_promotion
+from flows.cli_rag import register as register_rag
 from flows.cli_rollout import rollout
 from flows.cli_signing import keys
 
@@ -41,6 +42,7 @@ app.add_typer(ledger, name="ledger", rich_help_panel="Promotion")
 app.add_typer(keys, name="keys", rich_help_panel="Release")
 register_promotion(app)
 register_history(app)
+register_rag(app)
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 BAD_INPUT = 2
 
@@ -150,7 +152,7 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command(rich_help_panel="Local stack")
 def logs(
-    name: Annotated[str, typer.Argument(help="A part: postgres, mlflow, prefect, worker, vllm or envoy.")],
+    name: Annotated[str, typer.Argument(help="A part: postgres, mlflow, prefect, worker, vllm, envoy or embeddings.")],
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 40,
 ) -> None:
     """Print the end of a part's log.

@@ -1,76 +1,107 @@
-"""Ask a question: embed it, search, have a model answer from what was found. One question, no conversation."""
+"""Ask a question: embed it, search, have a model answer from what was found, and hold the answer to its sources."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
-import httpx
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 import psycopg
 
-from rag.answer import Answer, Messages, build_messages, cite, select_hits
+from rag.answer import (
+    Answer,
+    Messages,
+    Source,
+    abstained,
+    build_messages,
+    is_about,
+    judge,
+    select_hits,
+    to_sources,
+)
+from rag.chunk import Hit
 from rag.embed import Embedder
-from rag.store import NotIndexed, require_embedder, search
+from rag.generation import NotIndexed, require_live
+from rag.schema import Connection
+from rag.search import EVERYTHING, Filter, Query, explain, search
+from rag.vectors import checked
+
+Chat = Callable[[Messages], Iterator[str]]
+FOLLOW_UP_WORDS = 6  # a shorter question after another is searched for together with it
 
 
-class ChatUnavailable(Exception):
-    """The chat endpoint cannot be reached or is overloaded: worth another try."""
+@dataclass(frozen=True)
+class Asked:
+    """One question. `before` are the turns before it, oldest first; the last user turn's words are in `previous`."""
+
+    question: str
+    tenant: str
+    k: int = 4
+    where: Filter = EVERYTHING
+    max_context_tokens: int = 1024
+    before: Messages = ()
+    previous: str = ""
+    request_id: str = ""
+
+    @property
+    def searched(self) -> str:
+        """ "And on a GPU?" says little by itself."""
+        short = len(self.question.split()) <= FOLLOW_UP_WORDS
+        return f"{self.previous} {self.question}" if self.previous and short else self.question
 
 
-class ChatRefused(Exception):
-    """The chat endpoint answered, and the same request would fail again."""
+@dataclass(frozen=True)
+class Step:
+    """What happens while a question is answered: the sources first, then pieces of text, the judged answer last."""
+
+    sources: tuple[Source, ...] = ()
+    delta: str = ""
+    answer: Answer | None = None
 
 
-def ask(
-    question: str,
-    *,
-    conn: psycopg.Connection[Any],
-    embedder: Embedder,
-    chat: Callable[[Messages], str],
-    k: int = 4,
-    max_context_tokens: int = 1024,
-) -> Answer:
-    """Answer from the `k` best passages, as far as they fit in `max_context_tokens` (counted by the embedder).
-
-    Raises NotIndexed when there is nothing to search, and EmbedderMismatch when the index is another model's.
-    """
-    require_embedder(conn, embedder)
-    (vector,) = embedder.embed([question])
-    hits = search(conn, vector, question, k)
+def stream(asked: Asked, *, conn: Connection, embedder: Embedder, chat: Chat) -> Iterator[Step]:
+    """Raises NotIndexed when there is nothing to search, EmbedderMismatch when the index is another model's."""
+    hits = find(asked, conn=conn, embedder=embedder)
     if not hits:
-        raise NotIndexed("The index is empty, so there is nothing to answer from; index the documents first")
-    shown = select_hits(hits, max_context_tokens, embedder.count_tokens)
-    return cite(question, chat(build_messages(question, shown, max_context_tokens, embedder.count_tokens)), shown)
+        raise NotIndexed(f"The index of {asked.tenant} has nothing to answer from; index the documents first")
+    shown = select_hits(hits, asked.max_context_tokens, embedder.count_tokens)
+    yield Step(sources=to_sources(shown))
+    if not is_about(shown):
+        yield Step(answer=abstained(asked.question, shown, asked.request_id))
+        return
+    written = ""
+    for piece in chat(build_messages(asked.question, shown, asked.before)):
+        written += piece
+        yield Step(delta=piece)
+    yield Step(answer=judge(asked.question, written, shown, asked.request_id))
 
 
-def openai_chat(base_url: str, model: str, *, client: httpx.Client, max_tokens: int) -> Callable[[Messages], str]:
-    """A chat function for a server that speaks OpenAI's API; `base_url` with or without the final /v1.
+def ask(asked: Asked, *, conn: Connection, embedder: Embedder, chat: Chat) -> Answer:
+    """The last step of `stream`."""
+    *_, last = stream(asked, conn=conn, embedder=embedder, chat=chat)
+    if last.answer is None:
+        raise AssertionError("a stream ends with the answer")
+    return last.answer
 
-    The function raises ChatUnavailable for what may pass (no connection, 429, 5xx) and ChatRefused for what will not.
-    """
-    url = f"{base_url.rstrip('/').removesuffix('/v1')}/v1/chat/completions"
 
-    def chat(messages: Messages) -> str:
-        body = {"model": model, "messages": list(messages), "temperature": 0, "max_tokens": max_tokens}
+def find(asked: Asked, *, conn: Connection, embedder: Embedder) -> tuple[Hit, ...]:
+    """The `k` best passages. Where another generation takes the index's place meanwhile, that one is searched."""
+    query = _query(asked, embedder)
+    for last_try in (False, True):
+        live = require_live(conn, asked.tenant, embedder.name, embedder.revision, embedder.dimension)
         try:
-            response = client.post(url, json=body)
-        except httpx.TransportError as error:
-            raise ChatUnavailable(f"{url}: {error}; check that the gateway runs at this address") from error
-        if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
-            raise ChatUnavailable(f"{url} answered {response.status_code}: {response.text[:200]}; try again later")
-        if not response.is_success:
-            raise ChatRefused(
-                f"{url} answered {response.status_code}: {response.text[:200]}; "
-                f"check that it serves the model {model!r} and accepts your key"
-            )
-        return _content(response, url)
-
-    return chat
+            return search(conn, live, query)
+        except psycopg.errors.UndefinedTable:
+            if last_try:
+                raise
+    raise AssertionError("unreachable")
 
 
-def _content(response: httpx.Response, url: str) -> str:
-    try:
-        content = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ChatRefused(f"{url} did not answer with a chat completion: {response.text[:200]}") from error
-    if not isinstance(content, str) or not content.strip():
-        raise ChatRefused(f"{url} answered without any text; raise max_tokens or look at the model's chat template")
-    return content
+def explain_search(asked: Asked, *, conn: Connection, embedder: Embedder) -> str:
+    live = require_live(conn, asked.tenant, embedder.name, embedder.revision, embedder.dimension)
+    return explain(conn, live, _query(asked, embedder))
+
+
+def _query(asked: Asked, embedder: Embedder) -> Query:
+    texts = [asked.searched]
+    (vector,) = checked(embedder.embed(texts), texts, embedder.dimension, embedder.name)
+    return Query(vector, asked.searched, asked.k, asked.where)

@@ -1,45 +1,47 @@
-"""Cut Markdown into the passages that are embedded and quoted.
+"""Cut documents into the passages that are embedded and quoted.
 
-A chunk stays inside one section and is made of whole blocks: paragraphs, lists, tables, code fences. A block is cut
-only where it alone is over the limit: a list at its items, prose at sentences, the rest at lines.
-Pure; it does not know any tokenizer: counting tokens is the caller's.
+A chunk stays inside one section and is made of whole blocks: paragraphs, lists, tables, code fences; of source code,
+definitions. A block is cut only where it alone is over the limit: a list at its items, prose at sentences, the rest at
+lines. Pure; it does not know any tokenizer: counting tokens is the caller's.
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-from markdown_it import MarkdownIt
-from markdown_it.tree import SyntaxTreeNode
+from rag.blocks import Block, Piece, join, pieces, sections, sentences, trim
 
 MIN_MAX_TOKENS = 16  # below this a tokenizer's special tokens and one character may not fit
-_MARKDOWN = MarkdownIt("commonmark").enable("table")
+MAX_TOKENS, OVERLAP_TOKENS = 200, 30
+MAX_TOKEN_CHARACTERS = 16  # on average; a longer "word" is one unknown token to many a tokenizer, whatever it says
+VERSION = 2  # of the way documents are cut: another one makes another generation of the index
 
 
 @dataclass(frozen=True)
 class Document:
-    """`source` is the path that answers cite; `text` is Markdown or plain text."""
+    """`source` is the path that answers cite; `text` is Markdown unless `kind` is text or code."""
 
     source: str
     text: str
+    kind: str = "markdown"
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """`id` and `content_digest` are hex sha256: they change with the content, not with the place in the document.
+    """`id` and `digest` are hex sha256: they change with the content, not with the place in the document.
 
-    `headings` runs from the outermost to the innermost; `ordinal` counts from 0 within the document.
+    `headings` runs from the outermost to the innermost; `ordinal` counts from 0 within the document, `line` from 1.
     """
 
     id: str
     source: str
+    kind: str
     headings: tuple[str, ...]
     ordinal: int
+    line: int
     text: str
-    content_digest: str
+    digest: str
 
     @property
     def passage(self) -> str:
@@ -49,165 +51,88 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk found for a question. `similarity` is the cosine, in [-1, 1]; hits are ordered by `score`, high first."""
+    """A chunk found for a question. `similarity` is the cosine, in [-1, 1]; ranks count from 1 in the list that has it."""
 
     chunk: Chunk
     similarity: float
     score: float
+    vector_rank: int | None = None
+    text_rank: int | None = None
 
 
-def chunk_markdown(
-    document: Document, count_tokens: Callable[[str], int], max_tokens: int = 200, overlap_tokens: int = 30
-) -> tuple[Chunk, ...]:
+@dataclass(frozen=True)
+class Limits:
+    """In tokens of the embedding model. Raises ValueError for limits that leave no room."""
+
+    max_tokens: int = MAX_TOKENS
+    overlap_tokens: int = OVERLAP_TOKENS
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < MIN_MAX_TOKENS or not 0 <= self.overlap_tokens <= self.max_tokens // 2:
+            raise ValueError(
+                f"max_tokens={self.max_tokens}, overlap_tokens={self.overlap_tokens}: "
+                f"max_tokens must be at least {MIN_MAX_TOKENS} and overlap_tokens at most half of it"
+            )
+
+    @property
+    def name(self) -> str:
+        """What a generation of the index is pinned to."""
+        return f"{VERSION}/{self.max_tokens}/{self.overlap_tokens}"
+
+
+def chunk_document(document: Document, count_tokens: Callable[[str], int], limits: Limits) -> tuple[Chunk, ...]:
     """Every chunk's `passage` (headings and text) counts at most `max_tokens`.
 
     Where a section needs several chunks, each begins with up to `overlap_tokens` of the sentences that end the one
     before; code, lists and tables are never repeated. Outer headings are left out of a path that would take more than
-    half of the limit. Raises ValueError for limits that leave no room.
+    half of the limit.
     """
-    if max_tokens < MIN_MAX_TOKENS or not 0 <= overlap_tokens <= max_tokens // 2:
-        raise ValueError(
-            f"max_tokens={max_tokens}, overlap_tokens={overlap_tokens}: "
-            f"max_tokens must be at least {MIN_MAX_TOKENS} and overlap_tokens at most half of it"
-        )
     chunks: list[Chunk] = []
     occurrences: Counter[str] = Counter()  # equal passages in one document still need ids of their own
-    for headings, blocks in _sections(document.text):
-        while headings and count_tokens(_passage(headings, "")) > max_tokens // 2:
+    for headings, blocks in sections(document.text, document.kind):
+        while headings and count_tokens(_passage(headings, "")) > limits.max_tokens // 2:
             headings = headings[1:]
-        for text in _pack(blocks, headings, count_tokens, max_tokens, overlap_tokens):
+        for line, text in _pack(blocks, headings, count_tokens, limits):
             digest = _sha256(_passage(headings, text))
             chunk_id = _sha256(f"{document.source}\0{digest}\0{occurrences[digest]}")
-            chunks.append(Chunk(chunk_id, document.source, headings, len(chunks), text, digest))
+            chunks.append(
+                Chunk(chunk_id, document.source, document.kind, headings, len(chunks), line + 1, text, digest)
+            )
             occurrences[digest] += 1
     return tuple(chunks)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A node of the syntax tree and its lines of the source, with all that follows up to the next node."""
-
-    node: SyntaxTreeNode
-    first_line: int
-    lines: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        return "".join(self.lines)
-
-    def children(self) -> tuple["_Block", ...]:
-        """Together they cover every line, so what the tree leaves out (link definitions) is not lost."""
-        inner = [(node, node.map[0]) for node in self.node.children if node.type != "inline" and node.map]
-        bounds = [self.first_line, *(start for _, start in inner[1:]), self.first_line + len(self.lines)]
-        return tuple(
-            _Block(node, start, self.lines[start - self.first_line : end - self.first_line])
-            for (node, _), (start, end) in zip(inner, pairwise(bounds), strict=False)
-        )
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """An exact slice of the source that is never cut further; joined pieces read as the source does."""
-
-    text: str
-    is_prose: bool
-
-
-def _sections(text: str) -> Iterator[tuple[tuple[str, ...], list[_Block]]]:
-    """Heading paths with their blocks. A heading with nothing of its own goes with the section after it."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    root = _Block(SyntaxTreeNode(_MARKDOWN.parse(text)), 0, tuple(f"{line}\n" for line in text.split("\n")))
-    path: dict[int, str] = {}
-    blocks: list[_Block] = []
-    for block in root.children():
-        if block.node.type == "heading":
-            if any(held.node.type != "heading" for held in blocks):
-                yield tuple(path.values()), blocks
-                blocks = []
-            level = int(block.node.tag.removeprefix("h"))
-            title = " ".join(" ".join(inline.content for inline in block.node.children).split())
-            path = {outer: held for outer, held in path.items() if outer < level} | {level: title}
-        blocks.append(block)
-    yield tuple(path.values()), blocks
-
-
 def _pack(
-    blocks: Sequence[_Block],
-    headings: tuple[str, ...],
-    count_tokens: Callable[[str], int],
-    max_tokens: int,
-    overlap_tokens: int,
-) -> Iterator[str]:
-    """Texts of one section, each as many whole pieces as fit."""
+    blocks: Sequence[Block], headings: tuple[str, ...], count_tokens: Callable[[str], int], limits: Limits
+) -> Iterator[tuple[int, str]]:
+    """Texts of one section with their first lines, each as many whole pieces as fit."""
 
     def fits(text: str) -> bool:
-        return count_tokens(_passage(headings, _trim(text))) <= max_tokens
+        passage = _passage(headings, trim(text))
+        short = len(passage) <= limits.max_tokens * MAX_TOKEN_CHARACTERS
+        return short and count_tokens(passage) <= limits.max_tokens
 
-    held: list[_Piece] = []
-    for piece in (piece for block in blocks for piece in _pieces(block, fits)):
-        if held and not fits(_join([*held, piece])):
-            yield _trim(_join(held))
-            held = _overlap(held, lambda text: count_tokens(text) <= overlap_tokens)
-            while held and not fits(_join([*held, piece])):
+    held: list[Piece] = []
+    for piece in (piece for block in blocks for piece in pieces(block, fits)):
+        if held and not fits(join([*held, piece])):
+            yield held[0].line, trim(join(held))
+            held = _overlap(held, lambda text: count_tokens(text) <= limits.overlap_tokens)
+            while held and not fits(join([*held, piece])):
                 held = held[1:]
         held.append(piece)
-    if last := _trim(_join(held)):
-        yield last
+    if last := trim(join(held)):
+        yield held[0].line, last
 
 
-def _pieces(block: _Block, fits: Callable[[str], bool]) -> Iterator[_Piece]:
-    is_prose = block.node.type == "paragraph"
-    if fits(block.text):
-        yield _Piece(block.text, is_prose)
-    elif children := block.children():
-        for child in children:
-            yield from _pieces(child, fits)
-    else:
-        for text in _cut(block.text, (_sentences if is_prose else _lines, _words, _halves), fits):
-            yield _Piece(text, is_prose)
-
-
-def _cut(text: str, cuts: Sequence[Callable[[str], list[str]]], fits: Callable[[str], bool]) -> Iterator[str]:
-    if fits(text) or len(text) == 1:
-        yield text
-        return
-    for part in cuts[0](text):
-        yield from _cut(part, cuts[1:] or cuts, fits)
-
-
-def _sentences(text: str) -> list[str]:
-    return re.findall(r".+?(?:[.!?][)\]\"']*\s+|\Z)", text, re.DOTALL)
-
-
-def _lines(text: str) -> list[str]:
-    return text.splitlines(keepends=True)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\s*\S+\s*", text)
-
-
-def _halves(text: str) -> list[str]:
-    return [text[: len(text) // 2], text[len(text) // 2 :]]
-
-
-def _overlap(held: list[_Piece], is_short: Callable[[str], bool]) -> list[_Piece]:
-    sentences: list[_Piece] = []
+def _overlap(held: list[Piece], is_short: Callable[[str], bool]) -> list[Piece]:
+    kept: list[Piece] = []
     for piece in reversed(held):
-        for sentence in reversed(_sentences(piece.text)):
-            longer = [_Piece(sentence, piece.is_prose), *sentences]
-            if not piece.is_prose or not is_short(_join(longer)):
-                return sentences
-            sentences = longer
-    return sentences
-
-
-def _join(pieces: Sequence[_Piece]) -> str:
-    return "".join(piece.text for piece in pieces)
-
-
-def _trim(text: str) -> str:
-    return text.rstrip().strip("\n")  # the first line's indentation stays: in code it means something
+        for sentence in reversed(sentences(piece.text)):
+            longer = [Piece(sentence, piece.is_prose, piece.line), *kept]
+            if not piece.is_prose or not is_short(join(longer)):
+                return kept
+            kept = longer
+    return kept
 
 
 def _passage(headings: tuple[str, ...], text: str) -> str:

@@ -1,23 +1,21 @@
-"""Turn texts into vectors with a sentence-transformers model in a local folder, on the CPU, without a network.
+"""What an embedder is, and the one of a sentence-transformers model in a local folder: on the CPU, without a network.
 
 Counting tokens and naming the model need only its small files; the weights are loaded at the first text embedded.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
+
+from rag.vectors import Vector
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-Vector = NDArray[np.float32]
 
 _REQUIRED = (
     "model.safetensors",
@@ -52,6 +50,16 @@ class Embedder(Protocol):
     def count_tokens(self, text: str) -> int: ...
 
 
+def token_counter(file: Path) -> Callable[[str], int]:
+    """Counts the tokens that a model with this tokenizer.json sees, its special ones included."""
+    if not file.is_file():
+        raise EmbedderUnavailable(f"{file} is not there; the embedding model's own tokenizer.json is required")
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()  # the file may carry both, and either would falsify the count
+    tokenizer.no_padding()
+    return lambda text: len(tokenizer.encode(text).ids)
+
+
 class LocalEmbedder:
     """Raises EmbedderUnavailable when `folder` lacks a file that is needed. Pickled weights are never read."""
 
@@ -62,9 +70,7 @@ class LocalEmbedder:
                 f"{folder} lacks {', '.join(missing)}; a sentence-transformers folder with safetensors is required"
             )
         self._folder = folder
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_truncation()  # the file may carry both, and either would falsify the count
-        self._tokenizer.no_padding()
+        self.count_tokens = token_counter(folder / "tokenizer.json")
         self.name = folder.name
         self.dimension: int = self._read("1_Pooling/config.json")["word_embedding_dimension"]
         self.max_tokens: int = self._read("sentence_bert_config.json")["max_seq_length"]
@@ -74,10 +80,6 @@ class LocalEmbedder:
         """Hex sha256 of the weights."""
         with (self._folder / "model.safetensors").open("rb") as weights:
             return hashlib.file_digest(weights, "sha256").hexdigest()
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens that the model sees, its two special ones included."""
-        return len(self._tokenizer.encode(text).ids)
 
     def embed(self, texts: Sequence[str]) -> list[Vector]:
         """One vector of shape (dimension,) and length 1 per text. Raises TextTooLong rather than cut a text."""

@@ -7,9 +7,10 @@ from typing import Any
 import httpx
 import psycopg
 
-from rag.ask import ChatUnavailable
+from rag.chat import ChatUnavailable
+from rag.embed_http import EmbedderBusy
 
-TRANSIENT = (httpx.TransportError, psycopg.OperationalError, ChatUnavailable, ConnectionError)
+TRANSIENT = (httpx.TransportError, psycopg.OperationalError, ChatUnavailable, EmbedderBusy, ConnectionError)
 TRANSIENT_STATUS = (429, 500, 502, 503, 504)
 
 

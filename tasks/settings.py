@@ -32,6 +32,21 @@ class Settings(BaseSettings):
     )
     registry_repository: str = Field("liftlock", description="Prefix of the repository names in that registry.")
 
+    embeddings_url: str | None = Field(
+        None, description="OpenAI embeddings API to index and search with; left out, a local server, started on demand."
+    )
+    embeddings_model: str = Field("all-MiniLM-L6-v2", description="The model's name there.")
+    embeddings_revision: str | None = Field(
+        None, description="Its weights' revision, where the server does not say it."
+    )
+    embeddings_tokenizer: Path | None = Field(None, description="Its tokenizer.json; left out, the local model's.")
+    embeddings_max_tokens: int | None = Field(
+        None, description="Longest text it reads, where the server does not say it."
+    )
+    api_key: SecretStr | None = Field(
+        None, description="Key that questions and embeddings are asked with, such as a virtual key of LiteLLM."
+    )
+
     signing_key: Path | None = Field(
         None, description="Private key that signs modelcars; left out, a pair in the state folder, made at first use."
     )

@@ -1,173 +1,188 @@
 """A question through a real Postgres and a real HTTP server that speaks OpenAI's chat API."""
 
 import json
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
 
-from rag.answer import Messages
-from rag.ask import ChatRefused, ChatUnavailable, ask, openai_chat
-from rag.chunk import Document, chunk_markdown
-from rag.embed import Embedder, LocalEmbedder
-from rag.store import EmbedderMismatch, NotIndexed, index, migrate
-from tests.fix_rag import WordEmbedder
+from rag.answer import NOT_FOUND, Messages
+from rag.ask import Asked, Chat, ask, explain_search, stream
+from rag.chat import ChatRefused, ChatUnavailable, openai_chat, served_models
+from rag.chunk import Document, Limits, chunk_document
+from rag.embed import LocalEmbedder
+from rag.generation import EmbedderMismatch, NotIndexed, Pins
+from rag.index import index
+from tests.fix_http import Answering, Recorded, answering, events_of, serving_answers
+from tests.fix_rag import Connection, Store, WordEmbedder
 
-DOCUMENTS = (
-    Document("docs/rollback.md", "# Rollback\n\n`liftlock rollback NAME` undoes a release with one command."),
-    Document("docs/gate.md", "# Gate\n\nThe gate is inconclusive when a dataset has too few items."),
-    Document("docs/fit.md", "# Fit\n\nThe preflight compares a model's memory with what the GPU has."),
-)
+DOCUMENTS = {
+    "docs/rollback.md": "# Rollback\n\n`liftlock rollback NAME` undoes a release with one command.",
+    "docs/gate.md": "# Gate\n\nThe gate is inconclusive when a dataset has too few items.",
+    "docs/fit.md": "# Fit\n\nThe preflight compares a model's memory with what the GPU has.",
+}
 MESSAGES: Messages = ({"role": "user", "content": "Hello"},)
 
 
-@dataclass
-class Endpoint:
-    """What the server answers, and what it was asked."""
-
-    status: int = 200
-    body: bytes = b""
-    requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    url: str = ""
-
-    def say(self, content: str | None) -> None:
-        self.body = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
-
-
 @pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    endpoint = Endpoint()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            endpoint.requests.append((self.path, json.loads(body)))
-            self.send_response(endpoint.status)
-            self.end_headers()
-            self.wfile.write(endpoint.body)
-
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        endpoint.url = f"http://127.0.0.1:{server.server_address[1]}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield endpoint
-        server.shutdown()
-
-
-@pytest.fixture
-def chat(endpoint: Endpoint) -> Iterator[Callable[[Messages], str]]:
+def client() -> Iterator[httpx.Client]:
     with httpx.Client(timeout=5) as client:
-        yield openai_chat(endpoint.url, "smollm2", client=client, max_tokens=32)
+        yield client
 
 
-@contextmanager
-def indexed(database: str, embedder: Embedder) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database) as conn:
-        migrate(conn, embedder)
-        index(conn, {d.source: chunk_markdown(d, embedder.count_tokens) for d in DOCUMENTS}, embedder.embed)
-        yield conn
+def saying(*pieces: str) -> Answering:
+    return answering(200, events_of(*pieces), {"content-type": "text/event-stream"})
+
+
+def chat_of(served: Recorded, client: httpx.Client, **given: Any) -> Chat:
+    return openai_chat(served.url, "smollm2", client=client, max_tokens=32, **given)
+
+
+@pytest.fixture(scope="module")
+def indexed(postgres_dsn: str, local_embedder: LocalEmbedder) -> Iterator[Connection]:
+    """One index of the real model's vectors for the tests that only read."""
+    name = "test_rag_ask"
+    with psycopg.connect(postgres_dsn, autocommit=True) as server:
+        server.execute(f"drop database if exists {name}")
+        server.execute(f"create database {name}")
+        with psycopg.connect(postgres_dsn, dbname=name, autocommit=True) as conn:
+            pins = Pins(local_embedder.name, local_embedder.revision, 384, "vector", Limits().name)
+            index(
+                conn, "default", {source: source for source in DOCUMENTS},
+                lambda s: chunk_document(Document(s, DOCUMENTS[s]), local_embedder.count_tokens, Limits()),
+                pins, local_embedder.embed,
+            )  # fmt: skip
+            yield conn
+        server.execute(f"drop database {name} with (force)")
 
 
 @pytest.mark.parametrize(
-    ("question", "source"),
+    ("question", "source", "said"),
     [
-        ("How do I go back to the version before?", "docs/rollback.md"),
-        ("What if the eval has not enough examples?", "docs/gate.md"),
-        ("Will my weights fit on the card?", "docs/fit.md"),
+        (
+            "How do I go back to the version before?",
+            "docs/rollback.md",
+            "`liftlock rollback NAME` undoes a release [1] [9].",
+        ),
+        (
+            "What if the eval has not enough examples?",
+            "docs/gate.md",
+            "The gate is inconclusive with too few items [1].",
+        ),
+        ("Will my weights fit on the card?", "docs/fit.md", "The preflight compares memory with what the GPU has [1]."),
     ],
 )
 def test_a_question_is_answered_with_its_source(
-    database: str,
-    local_embedder: LocalEmbedder,
-    endpoint: Endpoint,
-    chat: Callable[[Messages], str],
-    question: str,
-    source: str,
+    indexed: Connection, local_embedder: LocalEmbedder, client: httpx.Client, question: str, source: str, said: str
 ) -> None:
-    endpoint.say("So it is [1] [9].")
-    with indexed(database, local_embedder) as conn:
-        answer = ask(question, conn=conn, embedder=local_embedder, chat=chat, k=2)
-    assert (answer.text, len(answer.sources)) == ("So it is [1].", 2)
-    assert (answer.sources[0].source, answer.sources[0].is_cited) == (source, True)
-    ((path, body),) = endpoint.requests
+    with serving_answers(saying(said[:10], said[10:])) as served:
+        chat = chat_of(served, client, request_id="r-1", key="k-1")
+        asked = Asked(question, "default", k=2, request_id="r-1")
+        answer = ask(asked, conn=indexed, embedder=local_embedder, chat=chat)
+    assert (answer.text, answer.outcome, len(answer.sources)) == (said.replace(" [9]", ""), "answered", 2)
+    assert (answer.sources[0].source, answer.sources[0].is_cited, answer.request_id) == (source, True, "r-1")
+    ((path, headers, body),) = served.requests
     assert (path, body["model"], body["temperature"], body["max_tokens"]) == ("/v1/chat/completions", "smollm2", 0, 32)
+    assert (headers["x-request-id"], headers["authorization"]) == ("r-1", "Bearer k-1")
     assert answer.sources[0].text in body["messages"][1]["content"]
     assert body["messages"][1]["content"].endswith(f"Question: {question}")
 
 
-def test_only_what_the_model_was_shown_is_a_source(database: str, chat: Any, endpoint: Endpoint) -> None:
-    embedder = WordEmbedder()
-    endpoint.say("Yes.")
-    with indexed(database, embedder) as conn:
-        answer = ask("one command", conn=conn, embedder=embedder, chat=chat, k=3, max_context_tokens=40)
+def test_what_the_documents_have_nothing_of_is_not_even_asked(
+    indexed: Connection, local_embedder: LocalEmbedder, client: httpx.Client
+) -> None:
+    with serving_answers(saying("Paris.")) as served:
+        asked = Asked("Which wine goes with roast duck?", "default")
+        answer = ask(asked, conn=indexed, embedder=local_embedder, chat=chat_of(served, client))
+    assert (answer.outcome, answer.text, served.requests) == ("abstained", NOT_FOUND, [])
+
+
+def test_sources_come_first_then_the_text_as_it_is_written_then_the_judged_answer(
+    indexed: Connection, local_embedder: LocalEmbedder, client: httpx.Client
+) -> None:
+    with serving_answers(saying("One command ", "undoes ", "a release [1].")) as served:
+        asked = Asked("How do I undo a release?", "default", k=1)
+        steps = list(stream(asked, conn=indexed, embedder=local_embedder, chat=chat_of(served, client)))
+    assert [bool(step.sources) for step in steps] == [True, False, False, False, False]
+    assert [step.delta for step in steps] == ["", "One command ", "undoes ", "a release [1].", ""]
+    assert steps[-1].answer is not None and steps[-1].answer.text == "One command undoes a release [1]."
+
+
+def test_a_short_question_is_searched_with_the_one_before(
+    indexed: Connection, local_embedder: LocalEmbedder, client: httpx.Client
+) -> None:
+    with serving_answers(saying("Yes.")) as served:
+        asked = Asked("And by whom?", "default", k=1, previous="Which command undoes a release?")
+        answer = ask(asked, conn=indexed, embedder=local_embedder, chat=chat_of(served, client))
+    assert answer.sources[0].source == "docs/rollback.md"
+    assert Asked("A question that stands by itself alone", "t", previous="X").searched.startswith("A question")
+
+
+def test_only_what_the_model_was_shown_is_a_source(store: Store, client: httpx.Client) -> None:
+    store.index(DOCUMENTS)
+    with serving_answers(saying("Yes.")) as served:
+        asked = Asked("one command", "default", k=3, max_context_tokens=40)
+        answer = ask(asked, conn=store.conn, embedder=store.embedder, chat=chat_of(served, client))
     assert [source.source for source in answer.sources] == ["docs/rollback.md"]
-    assert "docs/gate.md" not in json.dumps(endpoint.requests)
+    assert "docs/gate.md" not in json.dumps([body for _, _, body in served.requests])
 
 
-def test_without_an_index_no_model_is_asked(database: str, chat: Any, endpoint: Endpoint) -> None:
-    embedder = WordEmbedder()
-    with psycopg.connect(database) as conn:
-        with pytest.raises(NotIndexed, match="holds no index"):
-            ask("one command", conn=conn, embedder=embedder, chat=chat)
-        migrate(conn, embedder)
-        with pytest.raises(NotIndexed, match="index is empty"):
-            ask("one command", conn=conn, embedder=embedder, chat=chat)
+def test_without_an_index_no_model_is_asked(conn: Connection, client: httpx.Client) -> None:
+    with serving_answers(saying("Yes.")) as served:
+        chat, asked, embedder = chat_of(served, client), Asked("one command", "default"), WordEmbedder()
+        with pytest.raises(NotIndexed, match="default has no index"):
+            ask(asked, conn=conn, embedder=embedder, chat=chat)
+        Store(conn).index({})
+        with pytest.raises(NotIndexed, match="nothing to answer from"):
+            ask(asked, conn=conn, embedder=embedder, chat=chat)
         with pytest.raises(EmbedderMismatch):
-            ask("one command", conn=conn, embedder=WordEmbedder(revision="2"), chat=chat)
-    assert endpoint.requests == []
+            ask(asked, conn=conn, embedder=WordEmbedder(revision="2"), chat=chat)
+    assert served.requests == []
+
+
+def test_the_search_s_plan_is_postgres_own(store: Store) -> None:
+    store.index(DOCUMENTS)
+    assert "Execution Time" in explain_search(Asked("margin", "default"), conn=store.conn, embedder=store.embedder)
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
-def test_the_address_may_end_in_v1(endpoint: Endpoint, suffix: str) -> None:
-    endpoint.say("Hello.")
-    with httpx.Client() as client:
-        assert openai_chat(endpoint.url + suffix, "m", client=client, max_tokens=8)(MESSAGES) == "Hello."
-    assert endpoint.requests[0][0] == "/v1/chat/completions"
+def test_the_address_may_end_in_v1(client: httpx.Client, suffix: str) -> None:
+    with serving_answers(saying("Hel", "lo.")) as served:
+        chat = openai_chat(served.url + suffix, "m", client=client, max_tokens=8)
+        assert list(chat(MESSAGES)) == ["Hel", "lo."]
+    assert served.requests[0][0] == "/v1/chat/completions"
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_what_may_pass_is_unavailable(endpoint: Endpoint, chat: Callable[[Messages], str], status: int) -> None:
-    endpoint.status, endpoint.body = status, b"busy"
-    with pytest.raises(ChatUnavailable, match=rf"{endpoint.url}/v1/chat/completions answered {status}: busy"):
-        chat(MESSAGES)
-
-
-def test_an_address_where_nothing_listens_is_named() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        with httpx.Client() as client, pytest.raises(ChatUnavailable, match=f"{url}.*check that the gateway runs"):
-            openai_chat(url, "m", client=client, max_tokens=8)(MESSAGES)
-
-
-@pytest.mark.parametrize("status", [400, 401, 404])
-def test_what_would_fail_again_is_refused(endpoint: Endpoint, chat: Callable[[Messages], str], status: int) -> None:
-    endpoint.status, endpoint.body = status, b"no such model"
-    with pytest.raises(ChatRefused, match=f"answered {status}: no such model; check that it serves .* 'smollm2'"):
-        chat(MESSAGES)
-
-
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": null}]}'])
-def test_a_reply_that_is_no_completion_is_refused(
-    endpoint: Endpoint, chat: Callable[[Messages], str], body: bytes
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (answering(429, "slow down"), ChatUnavailable, "answered 429: slow down; try again later"),
+        (answering(503, ""), ChatUnavailable, "answered 503"),
+        (answering(404, "no such model"), ChatRefused, "no such model; check that it serves the model 'smollm2'"),
+        (answering(200, events_of("")), ChatRefused, "without any text"),
+        (answering(200, "data: nonsense\n\n"), ChatRefused, "did not answer with a chat completion"),
+        (answering(200, "<html>"), ChatRefused, "without any text"),
+        (answering(200, events_of("Hel", done=False) + 'data: {"error": "gone"}\n\n'), ChatUnavailable, "broke off"),
+    ],
+)
+def test_what_is_no_answer_is_said_with_what_to_do(
+    client: httpx.Client, answer: Answering, error: type[Exception], message: str
 ) -> None:
-    endpoint.body = body
-    with pytest.raises(ChatRefused, match="did not answer with a chat completion"):
-        chat(MESSAGES)
+    with serving_answers(answer) as served, pytest.raises(error, match=message):
+        list(chat_of(served, client)(MESSAGES))
 
 
-@pytest.mark.parametrize("content", [None, "", " \n"])
-def test_a_reply_without_text_is_refused(
-    endpoint: Endpoint, chat: Callable[[Messages], str], content: str | None
-) -> None:
-    endpoint.say(content)
-    with pytest.raises(ChatRefused, match="without any text"):
-        chat(MESSAGES)
+def test_an_address_where_nothing_answers_is_named(client: httpx.Client) -> None:
+    with serving_answers(saying("x")) as served:
+        chat = chat_of(served, client)
+    with pytest.raises(ChatUnavailable, match="check that the gateway runs"):
+        list(chat(MESSAGES))
+    with pytest.raises(ChatUnavailable, match="check that the gateway runs"):
+        served_models(served.url, client=client)
+
+
+def test_the_models_are_listed(client: httpx.Client) -> None:
+    with serving_answers(answering(200, {"data": [{"id": "a"}, {"id": "b"}]})) as served:
+        assert served_models(served.url + "/v1", client=client) == ("a", "b")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.chunk import Chunk, Document, chunk_markdown
+from rag.chunk import Chunk, Document, Limits, chunk_document
 from tests.fix_rag import count_words
 
 word = st.text("abcdefgh", min_size=1, max_size=8)
@@ -23,7 +23,7 @@ limits = st.tuples(st.integers(16, 80), st.integers(0, 8))
 
 
 def chunked(text: str, max_tokens: int = 40, overlap_tokens: int = 0) -> tuple[Chunk, ...]:
-    return chunk_markdown(Document("doc.md", text), count_words, max_tokens, overlap_tokens)
+    return chunk_document(Document("doc.md", text), count_words, Limits(max_tokens, overlap_tokens))
 
 
 def solid(text: str) -> str:
@@ -40,7 +40,7 @@ def test_a_tokenizer_that_splits_words_changes_nothing_about_the_limit(text: str
     def count(passage: str) -> int:
         return 2 + len(passage.encode()) // 3
 
-    chunks = chunk_markdown(Document("doc.md", text), count, 16, 0)
+    chunks = chunk_document(Document("doc.md", text), count, Limits(16, 0))
     assert all(count(chunk.passage) <= 16 for chunk in chunks)
     assert solid("".join(chunk.text for chunk in chunks)) == solid(text)
 
@@ -137,11 +137,46 @@ def test_an_edit_changes_the_ids_of_its_own_section_only(texts: list[str], data:
 
 
 def test_the_same_text_in_two_documents_has_two_ids_and_one_digest() -> None:
-    (one,), (two,) = (chunk_markdown(Document(source, "Same."), count_words) for source in ("a.md", "b.md"))
-    assert one.id != two.id and one.content_digest == two.content_digest
+    (one,), (two,) = (chunk_document(Document(source, "Same."), count_words, Limits()) for source in ("a.md", "b.md"))
+    assert one.id != two.id and one.digest == two.digest
 
 
 @pytest.mark.parametrize("limit", [(15, 0), (40, 21), (40, -1)])
 def test_limits_without_room_are_refused(limit: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="max_tokens must be at least 16"):
         chunked("Text.", *limit)
+
+
+def test_a_chunk_says_on_which_line_it_begins() -> None:
+    text = "# Gate\n\nOne two three four five six seven.\n\n- item one is here\n- item two is here\n\n## Margin\n\nTwo."
+    for chunk in chunked(text, 16):
+        assert text.splitlines()[chunk.line - 1].startswith(chunk.text.splitlines()[0])
+    assert [chunk.line for chunk in chunked(text, 16)] == [1, 5, 8]
+
+
+def test_plain_text_has_paragraphs_and_no_headings() -> None:
+    (chunk,) = chunk_document(Document("a.txt", "# not a heading\n\n    not code", "text"), count_words, Limits())
+    assert (chunk.headings, chunk.text) == ((), "# not a heading\n\n    not code")
+
+
+def test_source_code_is_cut_at_its_definitions_and_between_lines() -> None:
+    code = (
+        '"""Doc."""\n\nimport os\n\ndef first(a: int) -> int:\n    return a\n\n\n'
+        "class Second:\n    x = 1\n\n    def inner(self):\n        pass\n"
+    )
+    found = chunk_document(Document("a.py", code, "code"), count_words, Limits(40, 0))
+    assert [(chunk.headings, chunk.line) for chunk in found] == [
+        ((), 1),
+        (("def first(a: int) -> int",), 5),
+        (("class Second",), 9),
+    ]
+    long = "def f():\n" + "".join(f"    call_{i}(one, two)\n" for i in range(20))
+    parts = chunk_document(Document("a.py", long, "code"), count_words, Limits(40, 10))
+    assert len(parts) > 1 and "".join(f"{part.text}\n" for part in parts) == long
+
+
+@pytest.mark.timeout(20)
+def test_a_word_without_end_is_cut_though_a_tokenizer_calls_it_one_token() -> None:
+    chunks = chunk_document(Document("a.txt", "x" * 50_000, "text"), lambda text: len(text.split()), Limits(16, 0))
+    assert "".join(chunk.text for chunk in chunks) == "x" * 50_000
+    assert max(len(chunk.text) for chunk in chunks) <= 16 * 16

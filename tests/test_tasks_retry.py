@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 from prefect.states import Failed
 
-from rag.ask import ChatUnavailable
+from rag.chat import ChatUnavailable
 from serving.engine import AdapterNotLoaded
 from serving.rollout.warmth import WarmUpFailed
 from tasks.child import ChildFailed

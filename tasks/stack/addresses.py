@@ -47,27 +47,41 @@ def postgres_password(state: Path) -> str:
     return file.read_text()
 
 
+def local_address(settings: Settings, part: str) -> str:
+    """Raises StackDown when the part has no port yet."""
+    ports = remembered(settings.state)
+    if part not in ports:
+        raise StackDown(
+            f"{part} has no address: it is not set and the local stack has not been started. Run `liftlock up`."
+        )
+    return f"http://127.0.0.1:{ports[part]}"
+
+
+def postgres_address(settings: Settings) -> str:
+    """With user and password, without a database. Raises StackDown."""
+    if settings.postgres_dsn:
+        return settings.postgres_dsn.get_secret_value().rstrip("/")
+    host = local_address(settings, "postgres").removeprefix("http://")
+    return f"postgresql://{POSTGRES_USER}:{postgres_password(settings.state)}@{host}"
+
+
+def gateway_address(settings: Settings) -> str:
+    """Raises StackDown."""
+    return (settings.gateway_url or local_address(settings, "envoy")).rstrip("/")
+
+
 def addresses(settings: Settings) -> Addresses:
     """Raises StackDown when a part is neither set nor assigned a port."""
-    ports = remembered(settings.state)
 
     def local(part: str) -> str:
-        if part not in ports:
-            raise StackDown(
-                f"{part} has no address: it is not set and the local stack has not been started. Run `liftlock up`."
-            )
-        return f"http://127.0.0.1:{ports[part]}"
+        return local_address(settings, part)
 
-    if settings.postgres_dsn:
-        postgres = settings.postgres_dsn.get_secret_value().rstrip("/")
-    else:
-        postgres = f"postgresql://{POSTGRES_USER}:{postgres_password(settings.state)}@{local('postgres').removeprefix('http://')}"
     return Addresses(
-        postgres=postgres,
+        postgres=postgres_address(settings),
         mlflow=(settings.mlflow_uri or local("mlflow")).rstrip("/"),
         prefect_api=(settings.prefect_api_url or f"{local('prefect')}/api").rstrip("/"),
         vllm=(settings.vllm_url or local("vllm")).rstrip("/"),
-        gateway=(settings.gateway_url or local("envoy")).rstrip("/"),
+        gateway=gateway_address(settings),
         gateway_admin=(settings.gateway_admin_url or local("envoy-admin")).rstrip("/"),
     )
 

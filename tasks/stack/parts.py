@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.settings import ROOT, Settings
+from tasks.setup import EMBEDDING_MODEL
 from tasks.stack.addresses import QUIET, Addresses
 from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
 
@@ -74,6 +75,16 @@ def local_parts(settings: Settings, ports: Mapping[str, int], where: Addresses, 
         parts.append(_envoy(state, ports["envoy-admin"]))
     parts.append(_worker(python, settings, where))
     return parts
+
+
+def on_demand_parts(settings: Settings, ports: Mapping[str, int]) -> list[Part]:
+    """Known to supervisord, and started by the first command that needs them."""
+    if settings.embeddings_url is not None:
+        return []
+    port = ports["embeddings"]
+    environment = {**QUIET, "PYTHONPATH": str(ROOT)}
+    command = (sys.executable, "-m", "rag.embed_server", str(settings.models / EMBEDDING_MODEL), "--port", str(port))
+    return [Part("embeddings", command, f"http://127.0.0.1:{port}/health", environment, leaves_children=True)]
 
 
 def _postgres(state: Path, port: int) -> Part:
