@@ -19,12 +19,13 @@ from rich.table import Table
 from flows.cli_fit import fit
 from flows.cli_gate_change import gate
 from flows.cli_history import register as register_history
+from flows.cli_keys import keys
 from flows.cli_modelcar import modelcar
 from flows.cli_promotion import ledger
 from flows.cli_promotion import register as register_promotion
 from flows.cli_rag import register as register_rag
 from flows.cli_rollout import rollout
-from flows.cli_signing import keys
+from flows.cli_signing import register as register_signing
 
 app = typer.Typer(
     name="liftlock",
@@ -40,6 +41,7 @@ app.add_typer(modelcar, name="modelcar", rich_help_panel="Release")
 app.add_typer(rollout, name="rollout", rich_help_panel="Release")
 app.add_typer(ledger, name="ledger", rich_help_panel="Promotion")
 app.add_typer(keys, name="keys", rich_help_panel="Release")
+register_signing(modelcar)
 register_promotion(app)
 register_history(app)
 register_rag(app)

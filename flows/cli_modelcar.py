@@ -14,12 +14,12 @@ import typer
 
 from flows.modelcar_build import (
     annotations_of,
-    bring,
-    digest_cache,
-    digest_only,
+    bring_or_digest,
+    check_card,
     errors,
     find_shell,
     put_modelpack,
+    told,
     toolchain_shell,
 )
 from flows.modelcar_text import say, say_comparison, say_description, say_pulled
@@ -87,30 +87,16 @@ def build(
     Example: liftlock modelcar build ./base --adapter ./lora --adapter-name router --to 127.0.0.1:5055/models/router:v1
     """
     from serving.modelcar import model_layers, parse_reference
-    from serving.modelcar.licence import check_licence, licence_of, model_card
 
     target = parse_reference(to) if to else None
     annotations = annotations_of(annotation or [])
     layers = model_layers(model, adapter, adapter_name, None if no_shell else find_shell(shell))
-    card = model_card(layers)
-    licence = licence_of(card)
-    check_licence(licence, allow_licence or ())
-    if licence:
-        annotations.setdefault("org.opencontainers.image.licenses", licence)
-    if card is None:
-        errors.print(f"{model} has no model card (README.md); the image will have none")
-    cache = digest_cache()
+    licence = check_card(model, layers, allow_licence or [], annotations)
     access = access_of(auth_file, ca_file, plain_http)
-    if target is None:
-        document = digest_only(layers, annotations, cache)
-    else:
-        result = bring(layers, annotations, target, access, cache, mount_from or [], streams)
-        document = {"reference": target.pinned(result.digest), **asdict(result)}
+    document = bring_or_digest(layers, annotations, target, access, mount_from or [], streams)
     if modelpack:
         document["modelpack"] = put_modelpack(layers, model.resolve().name, annotations, target, access)
-    document["licence"] = licence
-    document["layers"] = [{"title": layer.title, "digest": layer.digest, "size": layer.size} for layer in layers]
-    say(document, as_json)
+    say(document | {"licence": licence, "layers": told(layers)}, as_json)
 
 
 @modelcar.command()

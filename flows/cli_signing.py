@@ -1,67 +1,36 @@
-"""`liftlock keys init`, `liftlock modelcar sign` and `liftlock modelcar verify`. They need no other part of Liftlock to run.
+"""`liftlock modelcar sign` and `liftlock modelcar verify`. They need no other part of Liftlock to run; keys are in cli_keys.py.
 
-A passphrase comes from a file or from an environment variable that the command line names, never from an argument, and
-is never printed. Exit code 3: the image is not what the key signed.
+Exit code 3: the image is not what the key signed.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from flows.cli_modelcar import AsJson, AuthFile, CaFile, Image, PlainHttp, access_of, modelcar
-
-if TYPE_CHECKING:
-    from serving.modelcar.keys import PrivateKey, PublicKey
+from flows.cli_keys import PassphraseEnv, PassphraseFile, passphrase
+from flows.cli_modelcar import AsJson, AuthFile, CaFile, Image, PlainHttp, access_of
+from flows.signing_ways import by_identity, by_key, judge_identity, judge_key
 
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-keys = typer.Typer(help="Key pairs that sign images.", no_args_is_help=True)
-
-PassphraseFile = Annotated[
-    Path | None, typer.Option("--passphrase-file", help="File that holds the passphrase; a line end is cut off.")
-]
-PassphraseEnv = Annotated[
-    str | None, typer.Option("--passphrase-env", help="Environment variable that holds it, e.g. COSIGN_PASSWORD.")
+TrustConfig = Annotated[
+    Path | None,
+    typer.Option("--trust-config", help="Client trust config of your own Sigstore; the public one's where not given."),
 ]
 
 
-@keys.command("init")
-def keys_init(
-    prefix: Annotated[Path, typer.Option("--prefix", help="Writes PREFIX.key and PREFIX.pub.")] = Path("liftlock"),
-    passphrase_file: PassphraseFile = None,
-    passphrase_env: PassphraseEnv = None,
-    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Protected by its file mode alone.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Make an ECDSA P-256 key pair in cosign's format. Existing files are never overwritten.
-
-    Example: liftlock keys init --prefix ~/keys/models --passphrase-env COSIGN_PASSWORD
-    """
-    from serving.modelcar.keys import new_key, write_key_pair
-
-    if not (passphrase_file or passphrase_env or no_passphrase):
-        raise typer.BadParameter("give --passphrase-file or --passphrase-env, or --no-passphrase for a key without one")
-    key = new_key()
-    private, public = write_key_pair(key, prefix.expanduser(), _passphrase(passphrase_file, passphrase_env))
-    document = {"private": str(private), "public": str(public), "fingerprint": key.public.fingerprint}
-    if as_json:
-        typer.echo(json.dumps(document, indent=2))
-        return
-    typer.echo(f"{private}  keep it secret, and keep a copy\n{public}  give it to those who verify")
-    typer.echo(f"fingerprint {key.public.fingerprint}")
-
-
-@modelcar.command()
 def sign(
     image: Image,
     key: Annotated[
-        Path | None, typer.Option("--key", help="Private key; the local key, made at first use, where not given.")
+        str | None,
+        typer.Option(
+            "--key", help="Private key: a file, pkcs11:… or awskms://…; a local one, made at first use, if not given."
+        ),
     ] = None,
     passphrase_file: PassphraseFile = None,
     passphrase_env: PassphraseEnv = None,
@@ -75,6 +44,13 @@ def sign(
         Path | None, typer.Option("--verdict", help="JSON file: an in-toto test-result predicate.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace what this key attested before.")] = False,
+    keyless: Annotated[
+        bool, typer.Option("--keyless", help="Sign as an OIDC identity: the CI job's own, or of a token in a file.")
+    ] = False,
+    token_file: Annotated[
+        Path | None, typer.Option("--identity-token-file", help="With --keyless: file that holds the token.")
+    ] = None,
+    trust_config: TrustConfig = None,
     auth_file: AuthFile = None,
     ca_file: CaFile = None,
     plain_http: PlainHttp = False,
@@ -86,28 +62,37 @@ def sign(
     """
     from serving.modelcar import open_store, parse_reference
     from serving.modelcar.attest import PROVENANCE, VERDICT
-    from serving.modelcar.sign import sign as sign_image
 
+    if keyless and key:
+        raise typer.BadParameter("give --key or --keyless, not both")
     reference = parse_reference(image)
     files = {PROVENANCE: provenance, VERDICT: verdict}
     predicates = {kind: _predicate(path) for kind, path in files.items() if path}
-    signer = _private_key(key, _passphrase(passphrase_file, passphrase_env))
     name = identity or (Path(reference.folder).name if reference.is_layout else reference.name)
+    secret = passphrase(passphrase_file, passphrase_env)
+    way = by_identity(token_file, trust_config) if keyless else by_key(key, secret, _local_key(), fresh)
     with open_store(reference, access_of(auth_file, ca_file, plain_http)) as store:
         digest = store.get_manifest(reference.wanted).digest
         if not reference.digest:
             errors.print(f"{reference} is {digest} now; that digest is signed")
-        signed = sign_image(store, digest, signer, name, predicates=predicates, fresh=fresh)
-    document = {"reference": reference.pinned(digest), "identity": name, "key": signer.public.fingerprint} | asdict(
-        signed
-    )
+        who, signed = way(store, digest, name, predicates)
+    document = {"reference": reference.pinned(digest), "identity": name, "key": who} | asdict(signed)
     _say_signed(document, as_json)
 
 
-@modelcar.command()
 def verify(
     image: Image,
     key: Annotated[Path | None, typer.Option("--key", help="Public key; the local one where not given.")] = None,
+    certificate_identity: Annotated[
+        str | None,
+        typer.Option(
+            "--certificate-identity", help="Instead of a key: who signed, e.g. a workflow's URL or an address."
+        ),
+    ] = None,
+    certificate_issuer: Annotated[
+        str | None, typer.Option("--certificate-oidc-issuer", help="Who vouches for that identity.")
+    ] = None,
+    trust_config: TrustConfig = None,
     require: Annotated[
         list[str] | None,
         typer.Option("--require", help="Also needed: provenance, or verdict (which must be PASSED); repeatable."),
@@ -133,16 +118,25 @@ def verify(
     from serving.modelcar import open_store, parse_reference
     from serving.modelcar.content import check_folder
     from serving.modelcar.verify import ALWAYS_SIGNED
-    from serving.modelcar.verify import verify as verify_image
 
-    reference, public = parse_reference(image), _public_key(key)
+    reference = parse_reference(image)
+    if certificate_identity or certificate_issuer:
+        judge = judge_identity(certificate_identity, certificate_issuer, key, trust_config)
+    else:
+        judge = judge_key(key.expanduser() if key else _local_key().with_suffix(".pub"))
     required = () if signature_only else (*ALWAYS_SIGNED, *(_predicate_type(name) for name in require or ()))
     recorded = _recorded(ledger) if ledger else None
     with open_store(reference, access_of(auth_file, ca_file, plain_http)) as store:
-        verified = verify_image(reference, public, store, required=required, recorded=recorded)
+        verified = judge(reference, store, required, recorded)
     if folder:
         check_folder(folder, verified.files)
     _say_verified(asdict(verified) | {"folder": str(folder) if folder else None}, as_json)
+
+
+def register(group: typer.Typer) -> None:
+    """Adds the commands to the group `liftlock modelcar`."""
+    group.command()(sign)
+    group.command()(verify)
 
 
 def _say_signed(document: dict[str, Any], as_json: bool) -> None:
@@ -151,7 +145,7 @@ def _say_signed(document: dict[str, Any], as_json: bool) -> None:
         return
     for kind, digest in document["statements"]:
         typer.echo(f"  {digest[:19]}…  {kind}")
-    typer.echo(f"{document['reference']}  signed as {document['identity']} by the key {document['key'][:16]}…")
+    typer.echo(f"{document['reference']}  signed as {document['identity']} by {_who(document)}")
 
 
 def _say_verified(document: dict[str, Any], as_json: bool) -> None:
@@ -163,37 +157,13 @@ def _say_verified(document: dict[str, Any], as_json: bool) -> None:
     typer.echo(f"  {len(document['files'])} files signed; {document['bytes_read']:,} bytes of layers read and right")
     if document["verdict"]:
         typer.echo(f"  the gate's verdict: {document['verdict']}")
-    typer.echo(
-        f"{document['reference']}  verified: signed as {document['identity']} by the key {document['key'][:16]}…"
-    )
+    typer.echo(f"{document['reference']}  verified: signed as {document['identity']} by {_who(document)}")
 
 
-def _passphrase(file: Path | None, variable: str | None) -> bytes:
-    """Empty where neither is given."""
-    if file and variable:
-        raise typer.BadParameter("give --passphrase-file or --passphrase-env, not both")
-    if variable:
-        if variable not in os.environ:
-            raise typer.BadParameter(f"the environment variable {variable} is not set; set it to the passphrase")
-        return os.environ[variable].encode()
-    if file is None:
-        return b""
-    try:
-        return file.expanduser().read_bytes().removesuffix(b"\n").removesuffix(b"\r")
-    except OSError as error:
-        raise typer.BadParameter(f"the passphrase file {file} cannot be read ({error.strerror})") from error
-
-
-def _private_key(path: Path | None, passphrase: bytes) -> PrivateKey:
-    from serving.modelcar.keys import ensure_key_pair, load_private_key
-
-    return load_private_key(path.expanduser(), passphrase) if path else ensure_key_pair(_local_key())
-
-
-def _public_key(path: Path | None) -> PublicKey:
-    from serving.modelcar.keys import load_public_key
-
-    return load_public_key(path.expanduser() if path else _local_key().with_suffix(".pub"))
+def _who(document: dict[str, Any]) -> str:
+    """A key by the beginning of its fingerprint, an identity by its words."""
+    key = str(document["key"])
+    return key if " " in key else f"the key {key[:16]}…"
 
 
 def _local_key() -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,24 +14,40 @@ from flows.byte_bar import ByteBar
 
 if TYPE_CHECKING:
     from serving.modelcar import Access, DigestCache, Layer, Reference
-    from serving.modelcar.model import PushResult
 
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
-def bring(
-    layers: tuple[Layer, ...],
+def check_card(model: Path, layers: Sequence[Layer], allowed: Sequence[str], annotations: dict[str, str]) -> str | None:
+    """The licence that the model card names; it goes into `annotations` too. Raises LicenceNotAllowed."""
+    from serving.modelcar.licence import check_licence, licence_of, model_card
+
+    card = model_card(layers)
+    licence = licence_of(card)
+    check_licence(licence, allowed)
+    if licence:
+        annotations.setdefault("org.opencontainers.image.licenses", licence)
+    if card is None:
+        errors.print(f"{model} has no model card (README.md); the image will have none")
+    return licence
+
+
+def bring_or_digest(
+    layers: Sequence[Layer],
     annotations: dict[str, str],
-    target: Reference,
+    target: Reference | None,
     access: Access,
-    cache: DigestCache,
-    mount_from: list[str],
+    mount_from: Sequence[str],
     streams: int,
-) -> PushResult:
+) -> dict[str, Any]:
+    """Brings the image to `target` and says what was sent; without a target only its digest is computed."""
     from serving.modelcar import open_store, push_image
 
+    cache = digest_cache()
+    if target is None:
+        return _digest_only(layers, annotations, cache)
     with open_store(target, access) as store, ByteBar(errors, "push") as bar:
-        return push_image(
+        result = push_image(
             layers,
             annotations,
             store,
@@ -39,9 +57,14 @@ def bring(
             streams=streams,
             progress=bar.update,
         )
+    return {"reference": target.pinned(result.digest), **asdict(result)}
 
 
-def digest_only(layers: tuple[Layer, ...], annotations: dict[str, str], cache: DigestCache) -> dict[str, Any]:
+def told(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    return [{"title": layer.title, "digest": layer.digest, "size": layer.size} for layer in layers]
+
+
+def _digest_only(layers: Sequence[Layer], annotations: dict[str, str], cache: DigestCache) -> dict[str, Any]:
     from serving.modelcar import manifest
     from serving.modelcar.image import sha256_digest
 
@@ -52,7 +75,7 @@ def digest_only(layers: tuple[Layer, ...], annotations: dict[str, str], cache: D
 
 
 def put_modelpack(
-    layers: tuple[Layer, ...], name: str, annotations: dict[str, str], target: Reference | None, access: Access
+    layers: Sequence[Layer], name: str, annotations: dict[str, str], target: Reference | None, access: Access
 ) -> str:
     from serving.modelcar import open_store
     from serving.modelcar.image import sha256_digest

@@ -7,7 +7,7 @@ BAD_INPUT = {
     "NoChampion",
     "UsageError", "BadParameter", "NoSuchOption", "MissingParameter", "BadInput", "SpecInvalid", "DatasetRefused", "BaseModelRefused",
     "TrainingRefused", "SuiteInvalid", "PromptInvalid", "CorpusError", "UnknownGpu", "FlagsRefused", "ConfigInvalid", "HeaderInvalid",
-    "EngineBusy", "ReleaseUnderWay", "FolderTaken", "NameRefused", "ModelRefused", "AdapterRefused", "StackDown", "FingerprintMismatch",
+    "EngineBusy", "StackTaken", "ReleaseUnderWay", "FolderTaken", "NameRefused", "ModelRefused", "AdapterRefused", "StackDown", "FingerprintMismatch",
     "UnsupportedModel", "UnknownEngine", "CatalogueInvalid", "ModelUnreadable", "ManifestInvalid", "QuantityInvalid", "ArgsInvalid",
     "ContractUnread", "ResidualsInvalid", "ReferenceInvalid", "CredentialsInvalid", "ShellMissing", "DestinationTaken", "ImageMissing",
     "AdapterMissing", "LayoutInvalid", "RolloutUnderWay", "NoRollout", "KeyInvalid", "KeyTaken", "PredicateInvalid", "DocumentInvalid",

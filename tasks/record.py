@@ -52,7 +52,8 @@ KEPT: dict[type, str] = {
 class Record:
     """A context manager around the stages. `keep` notes a stage's value for the report; the exit writes run.json and report.html.
 
-    Raises SpecInvalid, BaseModelRefused, LicenceNotAllowed, ShellMissing, EngineBusy, ReleaseUnderWay before the first stage.
+    Raises SpecInvalid, BaseModelRefused, LicenceNotAllowed, ShellMissing, StackTaken, EngineBusy, ReleaseUnderWay before the first
+    stage.
     """
 
     def __init__(self, spec_file: Path, *, resume: bool, fresh: bool) -> None:

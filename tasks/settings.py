@@ -47,10 +47,13 @@ class Settings(BaseSettings):
         None, description="Key that questions and embeddings are asked with, such as a virtual key of LiteLLM."
     )
 
-    signing_key: Path | None = Field(
-        None, description="Private key that signs modelcars; left out, a pair in the state folder, made at first use."
+    signing_key: str | None = Field(
+        None,
+        description="Private key that signs modelcars: a file, pkcs11:… or awskms://…; left out, a pair in the state folder.",
     )
-    signing_passphrase_file: Path | None = Field(None, description="File that holds that key's passphrase.")
+    signing_passphrase_file: Path | None = Field(
+        None, description="File that holds its passphrase, or the token's PIN."
+    )
     verification_key: Path | None = Field(
         None, description="Public key that a rollout trusts; left out, the one that signs."
     )

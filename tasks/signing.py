@@ -1,6 +1,7 @@
 """Who signs a release's modelcar, and what is said under the signature: provenance and the gate's verdict, by digest.
 
-The key is the one that the settings name, else a pair in the state folder that is made at first use (mode 0600).
+The key is the one that the settings name (a file, a token's or a key service's), else a pair in the state folder that is made
+at first use (mode 0600).
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from serving.modelcar.attest import (
     verdict_predicate,
 )
 from serving.modelcar.content import FileDigest
-from serving.modelcar.keys import PrivateKey, PublicKey, ensure_key_pair, load_private_key, load_public_key
+from serving.modelcar.keys import PublicKey, ensure_key_pair, load_public_key
 from serving.modelcar.sbom import SBOM, sbom
 from serving.modelcar.sign import Signed, sign
+from serving.modelcar.signer import Signer, open_signer
 from tasks.artifacts import Adapter, EvalPair, FitReport, GateDecision, ModelVersion
 from tasks.code_revision import code_revision, version_of_liftlock
 from tasks.judge import decision_digest
@@ -41,13 +43,13 @@ def local_key(settings: Settings) -> Path:
     return settings.state / "keys" / "liftlock"
 
 
-def signing_key(settings: Settings) -> PrivateKey:
+def signing_key(settings: Settings) -> Signer:
     """Raises KeyInvalid."""
     if settings.signing_key is None:
         return ensure_key_pair(local_key(settings))
     file = settings.signing_passphrase_file
     passphrase = file.read_bytes().rstrip(b"\r\n") if file else b""
-    return load_private_key(settings.signing_key, passphrase)
+    return open_signer(settings.signing_key, passphrase)
 
 
 def verification_key(settings: Settings) -> PublicKey:
@@ -103,7 +105,7 @@ def _verdict(pair: EvalPair, decision: GateDecision, fit: FitReport) -> Verdict:
 def sign_modelcar(
     store: ImageStore,
     digest: str,
-    key: PrivateKey,
+    key: Signer,
     identity: str,
     predicates: Predicates,
     files: Sequence[FileDigest],

@@ -8,6 +8,7 @@ pytest_plugins = (
     "tests.fix_api_server",
     "tests.fix_guarded_registry",
     "tests.fix_signing",
+    "tests.fix_sigstore",
     "tests.fix_kyverno_registry",
     "tests.fix_mlflow",
     "tests.fix_postgres",
@@ -15,6 +16,7 @@ pytest_plugins = (
     "tests.fix_rag",
     "tests.fix_registry",
     "tests.fix_stack",
+    "tests.fix_tokens",
 )
 
 settings.register_profile("liftlock", deadline=None)  # a busy machine is slow, not wrong

@@ -145,7 +145,7 @@ def test_a_named_key_signs_and_another_may_be_trusted(tmp_path: Path) -> None:
     ours, theirs = new_key(), new_key()
     private, public = write_key_pair(ours, tmp_path / "ours", b"secret")
     (tmp_path / "passphrase").write_text("secret\n")
-    named = Settings(state=tmp_path, signing_key=private, signing_passphrase_file=tmp_path / "passphrase")
+    named = Settings(state=tmp_path, signing_key=str(private), signing_passphrase_file=tmp_path / "passphrase")
     assert signing_key(named).public == verification_key(named) == ours.public
     _, other = write_key_pair(theirs, tmp_path / "theirs", b"")
     assert verification_key(named.model_copy(update={"verification_key": other})) == theirs.public

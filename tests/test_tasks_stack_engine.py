@@ -1,8 +1,14 @@
-"""The local engine's command: which number format a processor gets, and that it reaches vLLM."""
+"""The local engine: which number format a processor gets, its command, and when a release may have another engine."""
+
+from dataclasses import replace
 
 import pytest
 
-from tasks.stack.engine import Engine, cpu_dtype, vllm_arguments
+from tasks.stack.engine import Engine, EngineBusy, choose_engine, cpu_dtype, vllm_arguments
+
+CURRENT = Engine("/models/Base-1B", max_model_len=2048, max_lora_rank=8)
+WIDER = replace(CURRENT, max_lora_rank=16)
+OTHER = replace(CURRENT, model="/models/Other-2B")
 
 
 @pytest.mark.parametrize(
@@ -25,3 +31,35 @@ def test_float32_where_bfloat16_is_not_native(flags: str, dtype: str) -> None:
 def test_the_dtype_reaches_the_engine() -> None:
     arguments = vllm_arguments(Engine("/models/Base-1B"), 8000, "float32")
     assert arguments[arguments.index("--dtype") + 1] == "float32"
+
+
+def test_the_first_release_gets_the_engine_that_it_asks_for() -> None:
+    asked = replace(CURRENT, max_model_len=512)
+    assert choose_engine(None, asked, (), running=False) == asked
+
+
+def test_an_engine_that_is_wide_enough_stays() -> None:
+    assert choose_engine(WIDER, replace(CURRENT, max_model_len=512), ("router",), running=True) == WIDER
+
+
+@pytest.mark.parametrize(("served", "running"), [((), True), ((), False), (("router",), False)])
+def test_limits_grow_where_nobody_would_notice(served: tuple[str, ...], running: bool) -> None:
+    assert choose_engine(replace(CURRENT, max_model_len=4096), WIDER, served, running) == replace(
+        WIDER, max_model_len=4096
+    )
+
+
+def test_limits_do_not_grow_under_clients() -> None:
+    with pytest.raises(EngineBusy) as refused:
+        choose_engine(CURRENT, WIDER, ("router", "triage"), running=True)
+    said = str(refused.value)
+    for part in ("runs with max_lora_rank 8", "serves router, triage", "needs max_lora_rank 16", "liftlock down"):
+        assert part in said
+    assert "max_model_len" not in said  # the same in both
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_another_base_model_is_refused_while_models_are_released(running: bool) -> None:
+    with pytest.raises(EngineBusy, match="LIFTLOCK_STATE"):
+        choose_engine(CURRENT, OTHER, ("router",), running)
+    assert choose_engine(CURRENT, OTHER, (), running) == OTHER

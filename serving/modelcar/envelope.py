@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.modelcar.image import canonical_json, sha256_digest
-from serving.modelcar.keys import PrivateKey, PublicKey
+from serving.modelcar.keys import PublicKey
+from serving.modelcar.signer import Signer
 
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
@@ -37,6 +38,11 @@ class Statement:
     @property
     def digest(self) -> str:
         return sha256_digest(self.data)
+
+    @property
+    def subject_name(self) -> str:
+        """Of the first subject; '' where it has none."""
+        return str(json.loads(self.data)["subject"][0].get("name") or "")
 
     @property
     def predicate(self) -> dict[str, Any]:
@@ -97,7 +103,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(name), name, len(payload), payload)
 
 
-def sign_statement(claim: Statement, key: PrivateKey) -> Envelope:
+def sign_statement(claim: Statement, key: Signer) -> Envelope:
     return Envelope(claim.data, PAYLOAD_TYPE, key.sign(pae(PAYLOAD_TYPE, claim.data)))
 
 

@@ -1,14 +1,12 @@
 """ECDSA P-256 key pairs for signing images: `NAME.key` in cosign's encrypted format and `NAME.pub` as plain PEM.
 
 `cosign sign --key NAME.key` takes the private key, and Liftlock takes the one that `cosign generate-key-pair` made, or
-a PKCS#8 or SEC 1 PEM that openssl made. Hardware tokens, cloud key services and keyless identities are not supported.
+a PKCS#8 or SEC 1 PEM that openssl made. Keys that are in no file are in token_key.py and kms_key.py.
 No function here prints, logs or puts into an error what the passphrase is.
 """
 
 import base64
-import binascii
 import hashlib
-import json
 import os
 import secrets
 from collections.abc import Callable
@@ -19,19 +17,11 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from serving.modelcar import secretbox
+from serving.modelcar import cosign_pem
 from serving.modelcar.blobs import locked
 
 # RFC 6979: the same key and bytes give the same signature, so signing again changes nothing in a registry.
 _ECDSA = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
-_BEGIN = "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----"
-_END = "-----END ENCRYPTED SIGSTORE PRIVATE KEY-----"
-_OLD_BEGIN = "-----BEGIN ENCRYPTED COSIGN PRIVATE KEY-----"
-# What `cosign generate-key-pair` writes: N = 2^16, r = 8, p = 1 (go-securesystemslib, encrypted/encrypted.go).
-_SCRYPT = {"N": 1 << 16, "r": 8, "p": 1}
-_SCRYPT_LIMITS = {"N": 1 << 17, "r": 8, "p": 1}  # a key file must not make the reader spend gigabytes
-_SCRYPT_MEMORY = 256 << 20
-_SALT_BYTES = 32
 MAX_KEY_BYTES = 64 << 10
 _LOCK = ".liftlock-keys.lock"
 
@@ -87,19 +77,9 @@ class PrivateKey:
 
     def sealed(self, passphrase: bytes) -> str:
         """The key as cosign's PEM, encrypted under the passphrase."""
-        der = self._key.private_bytes(
-            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        salt = secrets.token_bytes(_SALT_BYTES)
-        nonce, box = secretbox.seal(_stretched(passphrase, salt, _SCRYPT), der)
-        document = {
-            "kdf": {"name": "scrypt", "params": _SCRYPT, "salt": _encoded(salt)},
-            "cipher": {"name": "nacl/secretbox", "nonce": _encoded(nonce)},
-            "ciphertext": _encoded(box),
-        }
-        body = base64.b64encode(json.dumps(document, separators=(",", ":")).encode()).decode()
-        lines = [body[start : start + 64] for start in range(0, len(body), 64)]
-        return "\n".join([_BEGIN, *lines, _END, ""])
+        plain = serialization.NoEncryption()
+        der = self._key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, plain)
+        return cosign_pem.seal(der, passphrase)
 
 
 def new_key() -> PrivateKey:
@@ -108,12 +88,9 @@ def new_key() -> PrivateKey:
 
 def write_key_pair(key: PrivateKey, prefix: Path, passphrase: bytes) -> tuple[Path, Path]:
     """Writes `prefix.key` (mode 0600) and `prefix.pub`; returns both paths. Raises KeyTaken, and then writes nothing."""
-    private, public = (prefix.with_name(f"{prefix.name}{suffix}") for suffix in (".key", ".pub"))
-    for path in (private, public):
-        if os.path.lexists(path):
-            raise KeyTaken(f"{path} exists and keys are never overwritten; move it away or choose another --prefix")
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    _write_new(public, key.public.pem, 0o644)
+    private = prefix.with_name(f"{prefix.name}.key")
+    refuse_taken(private)
+    public = write_public_key(key.public, prefix)
     _write_new(private, key.sealed(passphrase), 0o600)  # last: whoever finds it finds its public key too
     return private, public
 
@@ -135,8 +112,11 @@ def ensure_key_pair(prefix: Path) -> PrivateKey:
 def load_private_key(path: Path, passphrase: bytes) -> PrivateKey:
     """cosign's encrypted PEM, or PEM as openssl writes it. Raises KeyInvalid."""
     data = _read(path)
-    if _BEGIN.encode() in data or _OLD_BEGIN.encode() in data:
-        der = _opened(path, data, passphrase)
+    if cosign_pem.is_sealed(data):
+        try:
+            der = cosign_pem.unseal(data, passphrase)
+        except cosign_pem.PemInvalid as error:
+            raise KeyInvalid(f"{path} {error}") from error
         return PrivateKey(_p256(path, lambda: serialization.load_der_private_key(der, None)))
     if b"ENCRYPTED" in data:
         return PrivateKey(_p256(path, lambda: serialization.load_pem_private_key(data, passphrase)))
@@ -152,6 +132,26 @@ def public_key(pem: str, name: str) -> PublicKey:
     """The key in the PEM text; `name` is what an error calls it. Raises KeyInvalid."""
     text = _parsed(pem, name).public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return PublicKey(text.decode())
+
+
+def public_key_of_der(der: bytes, name: str) -> PublicKey:
+    """The key in a SubjectPublicKeyInfo. Raises KeyInvalid."""
+    return public_key(f"-----BEGIN PUBLIC KEY-----\n{base64.encodebytes(der).decode()}-----END PUBLIC KEY-----\n", name)
+
+
+def write_public_key(key: PublicKey, prefix: Path) -> Path:
+    """Writes `prefix.pub`. Raises KeyTaken, and then writes nothing."""
+    path = prefix.with_name(f"{prefix.name}.pub")
+    refuse_taken(path)
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    _write_new(path, key.pem, 0o644)
+    return path
+
+
+def refuse_taken(path: Path) -> None:
+    """Raises KeyTaken where something has that name."""
+    if os.path.lexists(path):
+        raise KeyTaken(f"{path} exists and keys are never overwritten; move it away or choose another --prefix")
 
 
 def _parsed(pem: str, name: str) -> ec.EllipticCurvePublicKey:
@@ -175,37 +175,6 @@ def _p256(path: Path, load: Callable[[], object]) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise KeyInvalid(f"{path} holds no ECDSA P-256 key, the one kind used here; make one with `liftlock keys init`")
     return key
-
-
-def _opened(path: Path, data: bytes, passphrase: bytes) -> bytes:
-    """The PKCS#8 DER inside cosign's format."""
-    try:
-        lines = [line for line in data.decode("ascii").splitlines() if line and not line.startswith("-----")]
-        document = json.loads(base64.b64decode("".join(lines), validate=True))
-        params = {name: int(document["kdf"]["params"][name]) for name in _SCRYPT}
-        salt, nonce = _decoded(document["kdf"]["salt"]), _decoded(document["cipher"]["nonce"])
-        box = _decoded(document["ciphertext"])
-        names = (document["kdf"]["name"], document["cipher"]["name"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise KeyInvalid(f"{path} is a damaged cosign key ({type(error).__name__}); restore it from a copy") from error
-    if names != ("scrypt", "nacl/secretbox") or any(not 0 < params[name] <= _SCRYPT_LIMITS[name] for name in params):
-        raise KeyInvalid(f"{path} is encrypted with {names} {params}, which cosign does not write; make another key")
-    try:
-        return secretbox.unseal(_stretched(passphrase, salt, params), nonce, box)
-    except (secretbox.BoxInvalid, ValueError) as error:
-        raise KeyInvalid(f"the passphrase does not open {path}; give the one that it was made with") from error
-
-
-def _stretched(passphrase: bytes, salt: bytes, params: dict[str, int]) -> bytes:
-    return hashlib.scrypt(
-        passphrase,
-        salt=salt,
-        n=params["N"],
-        r=params["r"],
-        p=params["p"],
-        maxmem=_SCRYPT_MEMORY,
-        dklen=secretbox.KEY_BYTES,
-    )
 
 
 def _der(pem: str) -> bytes:
@@ -235,14 +204,3 @@ def _write_new(path: Path, text: str, mode: int) -> None:
         os.link(partial, path)
     finally:
         partial.unlink()
-
-
-def _encoded(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"{len(text)} characters are not base64") from error

@@ -15,7 +15,7 @@ from serving.modelcar.content import CONTENT, FileDigest, content_files, content
 from serving.modelcar.document import Document, DocumentInvalid
 from serving.modelcar.envelope import BUNDLE_TYPE, ENVELOPE_TYPE, Envelope, Statement, bundle, sign_statement, statement
 from serving.modelcar.image import EPOCH, LAYER_TYPE, canonical_json, sha256_digest
-from serving.modelcar.keys import PrivateKey, PublicKey
+from serving.modelcar.keys import PublicKey
 from serving.modelcar.referrers import Attachment, ReferrersInvalid, attach
 from serving.modelcar.sbom import SBOM, sbom
 from serving.modelcar.signature import (
@@ -46,9 +46,8 @@ from serving.modelcar.signed import (
     read_statements,
     subject_of,
 )
+from serving.modelcar.signer import Signer
 from serving.modelcar.store import ImageStore
-
-_MADE_HERE = (SIGN, CONTENT, SBOM)
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Signed:
 def sign(
     store: ImageStore,
     digest: str,
-    key: PrivateKey,
+    key: Signer,
     identity: str,
     *,
     predicates: Mapping[str, Mapping[str, Any]] = {},
@@ -81,13 +80,14 @@ def sign(
         check_predicate(kind, predicate)
     image = store.get_manifest(digest)
     kept = {} if fresh else _kept(store, digest, key.public)
-    content = _content(store, image, identity, files, kept)
-    claims = {SIGN: {}, SBOM: _sbom(image, identity, content), **predicates}
+    content = kept[CONTENT] if files is None and CONTENT in kept else content_of(store, image, identity, files)
+    claims = {SIGN: {}, SBOM: sbom_of(image, identity, content), **predicates}
     made = {kind: statement(kind, identity, subject_of(image), value) for kind, value in claims.items()}
     statements = {**kept, **made, CONTENT: content}
     envelopes = {kind: sign_statement(value, key) for kind, value in sorted(statements.items())}
     order = (SIGN, *(kind for kind in envelopes if kind != SIGN))
-    attachments = [_attachment(kind, envelopes[kind], key.public) for kind in order]
+    hints = {kind: key.public.pem_hint if kind == CONTENT else key.public.hint for kind in order}
+    attachments = [attachment(kind, bundle(envelopes[kind], hints[kind])) for kind in order]
     try:
         attach(store, image, attachments, partial(_replaced, store, digest, key.public), fresh)
     except ReferrersInvalid as error:
@@ -109,15 +109,8 @@ def _kept(store: ImageStore, digest: str, key: PublicKey) -> dict[str, Statement
     return listed_statements(signed.claim, read_statements(store, digest, key), "the list of its referrers")
 
 
-def _content(
-    store: ImageStore,
-    image: Document,
-    identity: str,
-    files: Sequence[FileDigest] | None,
-    kept: Mapping[str, Statement],
-) -> Statement:
-    if files is None and CONTENT in kept:
-        return kept[CONTENT]
+def content_of(store: ImageStore, image: Document, identity: str, files: Sequence[FileDigest] | None) -> Statement:
+    """The statement of the model's files: those that are given, else as the layers hold them. Raises DocumentInvalid."""
     layers = image.json().get("layers")
     if not isinstance(layers, list) or not all(isinstance(layer, dict) and "digest" in layer for layer in layers):
         raise DocumentInvalid(f"{image.digest} is no image manifest with layers; name an image, not an index")
@@ -127,20 +120,19 @@ def _content(
     return content_statement(identity.rpartition("/")[2], files)
 
 
-def _sbom(image: Document, identity: str, content: Statement) -> dict[str, Any]:
+def sbom_of(image: Document, identity: str, content: Statement) -> dict[str, Any]:
     annotations = image.json().get("annotations") or {}
     return sbom(identity, image.digest, annotations, content_files(content))
 
 
-def _attachment(kind: str, envelope: Envelope, key: PublicKey) -> Attachment:
-    of_content = kind == CONTENT
+def attachment(kind: str, data: bytes) -> Attachment:
+    """A bundle as a referrer, under the type that its reader looks for."""
     annotations = {
         "dev.sigstore.bundle.content": "dsse-envelope",
         "dev.sigstore.bundle.predicateType": kind,
         "org.opencontainers.image.created": EPOCH,
     }
-    data = bundle(envelope, key.pem_hint if of_content else key.hint)
-    return Attachment(CONTENT_TYPE if of_content else BUNDLE_TYPE, BUNDLE_TYPE, data, annotations)
+    return Attachment(CONTENT_TYPE if kind == CONTENT else BUNDLE_TYPE, BUNDLE_TYPE, data, annotations)
 
 
 def _legacy(kind: str, envelope: Envelope) -> Blob:

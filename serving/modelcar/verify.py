@@ -6,7 +6,7 @@ key signs, and a registry that brings back a whole earlier set of signatures of 
 against the second, give `payload`.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -64,9 +64,21 @@ class EvidenceMissing(VerificationFailed):
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """Who signed, as what, and the statements that the signature lists, by predicate type."""
+
+    identity: str
+    key: str
+    payload_digest: str
+    statements: Mapping[str, Statement]
+
+
+@dataclass(frozen=True)
 class Verified:
-    """What is now known of the image. `statements` are (predicate type, sha256 of the statement); `bytes_read` is 0
-    where the layers were not asked for; `verdict` is PASSED, FAILED, WARNED, or None where none is attested.
+    """What is now known of the image. `key` is the key's fingerprint, or the identity that signed without one.
+
+    `statements` are (predicate type, sha256 of the statement); `bytes_read` is 0 where the layers were not asked for;
+    `verdict` is PASSED, FAILED, WARNED, or None where none is attested.
     """
 
     reference: str
@@ -98,7 +110,12 @@ def verify(
 
     Raises a VerificationFailed, ImageMissing, RegistryFailed.
     """
-    image = _image(reference, store)
+    image = image_of(reference, store)
+    evidence = _by_key(store, image, key, payload)
+    return judged(reference, image, evidence, store, required, recorded, layers, report, workers)
+
+
+def _by_key(store: ImageStore, image: Document, key: PublicKey, payload: str | None) -> Evidence:
     signed = read_claim(store, image.digest, key)
     if payload not in (None, signed.payload_digest):
         raise SignatureReplaced(
@@ -107,6 +124,22 @@ def verify(
         )
     statements = listed_statements(signed.claim, read_statements(store, image.digest, key), "the list of its referrers")
     _check_legacy(store, image.digest, key, statements)
+    return Evidence(signed.claim.identity, key.fingerprint, signed.payload_digest, statements)
+
+
+def judged(
+    reference: Reference,
+    image: Document,
+    evidence: Evidence,
+    store: ImageStore,
+    required: Collection[str],
+    recorded: Collection[str] | None,
+    layers: bool,
+    report: Callable[[int], None],
+    workers: int,
+) -> Verified:
+    """Whether what is attested is what is wanted, and the layers what the manifest says. Raises a VerificationFailed."""
+    statements = evidence.statements
     _check_required(image, statements, required)
     if recorded is not None and image.digest not in recorded:
         raise EvidenceMissing(
@@ -116,9 +149,9 @@ def verify(
     return Verified(
         reference=reference.pinned(image.digest),
         digest=image.digest,
-        identity=signed.claim.identity,
-        key=key.fingerprint,
-        payload_digest=signed.payload_digest,
+        identity=evidence.identity,
+        key=evidence.key,
+        payload_digest=evidence.payload_digest,
         statements=tuple(sorted((kind, statement.digest) for kind, statement in statements.items())),
         files=_files(statements),
         verdict=None if verdict is None else str(verdict),
@@ -126,7 +159,7 @@ def verify(
     )
 
 
-def _image(reference: Reference, store: ImageStore) -> Document:
+def image_of(reference: Reference, store: ImageStore) -> Document:
     image = _find(store, reference.wanted)
     if image is None:
         raise ImageMissing(f"{reference} is not there; name an image that was pushed")
@@ -155,7 +188,7 @@ def _find(store: ImageStore, reference: str) -> Document | None:
         ) from error
 
 
-def _check_legacy(store: ImageStore, digest: str, key: PublicKey, statements: dict[str, Statement]) -> None:
+def _check_legacy(store: ImageStore, digest: str, key: PublicKey, statements: Mapping[str, Statement]) -> None:
     """What cosign 2 and Kyverno read must say the same as the bundles."""
     there = read_legacy_statements(store, digest, key)
     for kind, statement in statements.items():
@@ -165,7 +198,7 @@ def _check_legacy(store: ImageStore, digest: str, key: PublicKey, statements: di
             )
 
 
-def _check_required(image: Document, statements: dict[str, Statement], required: Collection[str]) -> None:
+def _check_required(image: Document, statements: Mapping[str, Statement], required: Collection[str]) -> None:
     missing = sorted(set(required) - set(statements))
     if missing:
         raise AttestationMissing(f"{image.digest} is signed and lacks {', '.join(missing)}; sign it with that evidence")
@@ -181,7 +214,7 @@ def _check_required(image: Document, statements: dict[str, Statement], required:
         )
 
 
-def _files(statements: dict[str, Statement]) -> tuple[FileDigest, ...]:
+def _files(statements: Mapping[str, Statement]) -> tuple[FileDigest, ...]:
     if CONTENT not in statements:
         return ()
     try:

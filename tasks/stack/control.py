@@ -21,7 +21,8 @@ from tasks.settings import ROOT, Settings
 from tasks.setup import BASE_MODEL, VLLM_VERSION
 from tasks.stack import postgres
 from tasks.stack.addresses import Addresses, addresses, export_client_settings, local_address
-from tasks.stack.engine import Engine, EngineBusy, read_engine, write_engine
+from tasks.stack.engine import Engine, choose_engine, read_engine, write_engine
+from tasks.stack.owner import claim
 from tasks.stack.parts import Part, local_parts, on_demand_parts
 from tasks.stack.ports import assign
 from tasks.stack.supervisor import ProcessState, Supervisor
@@ -66,13 +67,14 @@ def default_engine(settings: Settings) -> Engine:
 def up(settings: Settings, say: Say, engine: Engine | None = None) -> Addresses:
     """Start what is not running and wait until all of it answers. Idempotent.
 
-    Raises PartNotReady, PostgresFailed, SupervisorFailed, EngineBusy.
+    Raises StackTaken, EngineBusy, PartNotReady, PostgresFailed, SupervisorFailed.
     """
     settings.state.mkdir(mode=0o711, parents=True, exist_ok=True)
     with _locked(settings):
-        engine = _chosen_engine(settings, engine)
         supervisor = Supervisor(settings.state)
+        claim(settings.state, ROOT, supervisor.is_up())
         running = {name for name, one in supervisor.states().items() if one.state in ("RUNNING", "STARTING", "BACKOFF")}
+        engine = _chosen_engine(settings, engine, "vllm" in running)
         in_use = [*running, "envoy-admin"] if "envoy" in running else [*running]
         ports = assign(settings.state, PORTS, in_use=in_use)
         where = addresses(settings)
@@ -90,16 +92,11 @@ def up(settings: Settings, say: Say, engine: Engine | None = None) -> Addresses:
     return where
 
 
-def _chosen_engine(settings: Settings, asked: Engine | None) -> Engine:
-    current = read_engine(settings.state)
-    if asked is None or (current and current.covers(asked)):
-        return current or default_engine(settings)
-    if current and current.model != asked.model and any((settings.state / "gateway").glob("splits.json")):
-        raise EngineBusy(
-            f"the engine serves {current.served_name} with released models behind the gateway; the release needs {asked.served_name}. "
-            "Use another state folder (LIFTLOCK_STATE) for another base model"
-        )
-    engine = current.widened(asked) if current and current.model == asked.model else asked
+def _chosen_engine(settings: Settings, asked: Engine | None, running: bool) -> Engine:
+    if asked is None:
+        return default_engine(settings)
+    served = sorted(Gateway(settings.state / "gateway", "", "", "").splits())
+    engine = choose_engine(read_engine(settings.state), asked, served, running)
     write_engine(settings.state, engine)
     return engine
 
@@ -164,8 +161,11 @@ def _ensure_work_pool(where: Addresses) -> None:
 
 
 def _ensure_deployments(settings: Settings, where: Addresses) -> None:
-    """`prefect deploy --all`, when prefect.yaml is not what was deployed last."""
-    wanted = hashlib.sha256((ROOT / "prefect.yaml").read_bytes() + where.prefect_api.encode()).hexdigest()
+    """`prefect deploy --all`, when prefect.yaml or the checkout is not what was deployed last."""
+    asked = (
+        ROOT / "prefect.yaml"
+    ).read_bytes() + f"\n{where.prefect_api}\n{ROOT}".encode()  # they run in this checkout
+    wanted = hashlib.sha256(asked).hexdigest()
     stamp = settings.state / "deployed"
     if stamp.exists() and stamp.read_text() == wanted:
         return

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tasks.setup import has_gpu
+from tasks.processor import has_gpu, read_cpuinfo
 
-CPUINFO = Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, ARM
 LIMITS = ("max_model_len", "max_num_seqs", "max_loras", "max_lora_rank")
 
 
 class EngineBusy(Exception):
-    """The engine serves another base model and something depends on it."""
+    """The engine would have to be another one, and something that it serves depends on it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,36 @@ def write_engine(state: Path, engine: Engine) -> None:
     temporary.replace(engine_file(state))
 
 
+def choose_engine(current: Engine | None, asked: Engine, served: Sequence[str], running: bool) -> Engine:
+    """The engine that serves what `asked` needs: the current one, that one with wider limits, or, before the first, `asked`.
+
+    `served` names the models behind the gateway: while there are any, the base model stays, and while the engine is
+    `running` its limits stay too, because wider ones need a restart. Raises EngineBusy.
+    """
+    if current is None or current.covers(asked):
+        return current or asked
+    names = ", ".join(served)
+    if served and current.model != asked.model:
+        raise EngineBusy(
+            f"the engine serves {current.served_name}, the base of {names} behind the gateway; the release needs "
+            f"{asked.served_name}. Use another state folder (LIFTLOCK_STATE) for another base model"
+        )
+    engine = current.widened(asked) if current.model == asked.model else asked
+    if served and running:
+        raise EngineBusy(
+            f"the engine runs with {_limits(current, engine)} and serves {names}; the release needs "
+            f"{_limits(engine, current)}, and a restart would fail its clients' requests for as long as vLLM starts. "
+            "Ask for less in the release's serving section, or run `liftlock down` at a time that suits and then the release again"
+        )
+    return engine
+
+
+def _limits(engine: Engine, other: Engine) -> str:
+    """The limits in which the two differ, with the first one's values."""
+    differing = (flag for flag in LIMITS if getattr(engine, flag) != getattr(other, flag))
+    return ", ".join(f"{flag} {getattr(engine, flag)}" for flag in differing)
+
+
 def cpu_dtype(cpuinfo: str) -> str:
     """vLLM's --dtype for a processor by its /proc/cpuinfo: the checkpoint's own ("auto") where the processor multiplies
     bfloat16 natively, else float32, which is about ten times as fast there.
@@ -65,9 +95,8 @@ def cpu_dtype(cpuinfo: str) -> str:
 
 def engine_dtype() -> str:
     """The --dtype that the local engine is started with; a GPU, or a system without /proc, keeps the checkpoint's own."""
-    if has_gpu() or not CPUINFO.exists():
-        return "auto"
-    return cpu_dtype(CPUINFO.read_text())
+    cpuinfo = read_cpuinfo()
+    return "auto" if has_gpu() or not cpuinfo else cpu_dtype(cpuinfo)
 
 
 def vllm_arguments(engine: Engine, port: int, dtype: str) -> list[str]:
