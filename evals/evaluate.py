@@ -1,102 +1,213 @@
-"""One evaluation of one served model on one suite: lm-eval's items and promptfoo's cases in one report. Effect."""
+"""A suite asked of served models: lm-eval's items and promptfoo's cases in one report a model. Effect.
+
+All items at once, or both sides of a comparison block by block until the verdict is clear. What was answered is kept by side
+where a file is named for it, so that a run that was cut off goes on where it was.
+"""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from evals.lm_eval_runner import LmEvalRun, run_lm_eval
+from evals.gate_blocks import BlockPlan
+from evals.gate_policy import GateDecision
+from evals.lm_eval_runner import LmEval, LmEvalRun, Setting
 from evals.promptfoo_runner import cases_sha256, run_promptfoo
-from evals.report import AssertionCounts, EvalReport, Fingerprint, PromptCase, check
+from evals.report import EvalReport, Fingerprint, PromptCase, check, count_cases
 from evals.suite import Suite
 
 StageProgress = Callable[[str, int, int], None]  # ("lm-eval" or "promptfoo", done, total)
-
-
-def evaluate(
-    suite: Suite,
-    dataset: Path,
-    *,
-    base_url: str,
-    model: str,
-    model_sha256: str,
-    tokenizer: Path,
-    promptfoo: Path,
-    workdir: Path,
-    metric: str = "exact_match,none",
-    num_concurrent: int = 8,
-    batch_size: int = 1,
-    limit: int | None = None,
-    progress: StageProgress,
-) -> EvalReport:
-    """Ask `model` at `base_url` (which ends in /v1) every item of `dataset` and every case of the suite.
-
-    `model_sha256` is of the adapter's or checkpoint's bytes; `tokenizer` the checkpoint folder whose chat template is
-    served. Raises what run_lm_eval and run_promptfoo raise.
-    """
-    started = time.monotonic()
-    run = run_lm_eval(
-        suite.task_yaml,
-        dataset,
-        prompt=suite.prompt,
-        base_url=base_url,
-        model=model,
-        tokenizer=tokenizer,
-        workdir=workdir / "lm_eval",
-        metric=metric,
-        num_concurrent=num_concurrent,
-        batch_size=batch_size,
-        limit=limit,
-        progress=lambda done, total: progress("lm-eval", done, total),
-    )
-    asked = _ask_cases(suite, promptfoo, base_url, model, workdir / "promptfoo", progress)
-    report = EvalReport(
-        fingerprint=_fingerprint(run, suite, model_sha256),
-        metrics=run.metrics,
-        items=run.items,
-        cases=asked.cases,
-        assertions=asked.counts,
-        n=len(run.items),
-        tool_versions=(*run.tool_versions, *asked.versions),
-        seconds=time.monotonic() - started,
-    )
-    check(report)
-    return report
-
-
-NO_CASES = AssertionCounts(0, 0, 0)
+Judge = Callable[[EvalReport, EvalReport], GateDecision]  # (candidate, baseline), of the blocks so far
 
 
 @dataclass(frozen=True)
-class _Asked:
-    cases: tuple[PromptCase, ...] = ()
-    counts: AssertionCounts = NO_CASES
-    versions: tuple[tuple[str, str], ...] = ()
+class Where:
+    """`base_url` ends in /v1; `tokenizer` is the checkpoint folder whose chat template is served; `promptfoo` the program."""
+
+    base_url: str
+    tokenizer: Path
+    promptfoo: Path
+    workdir: Path
 
 
-def _ask_cases(
-    suite: Suite, promptfoo: Path, base_url: str, model: str, workdir: Path, progress: StageProgress
-) -> _Asked:
-    if suite.promptfoo_yaml is None:
-        return _Asked()
-    cases, counts, version = run_promptfoo(
-        suite.promptfoo_yaml,
-        promptfoo=promptfoo,
-        base_url=base_url,
-        model=model,
+@dataclass(frozen=True)
+class Side:
+    """One model and the suite that it is asked. `model_sha256` is of the adapter's or checkpoint's bytes.
+
+    `answers` is a file for its answers in this suite and setting; None keeps nothing.
+    """
+
+    suite: Suite
+    model: str
+    model_sha256: str
+    answers: Path | None = None
+
+
+def evaluate(side: Side, dataset: Path, where: Where, setting: Setting, progress: StageProgress) -> EvalReport:
+    """Every item of `dataset` and every case of the suite. Raises what LmEval and run_promptfoo raise."""
+    with _lm_eval(side.suite, dataset, where, setting, "lm_eval") as lm_eval:
+        asking = _Asking(side, lm_eval, where)
+        asking.ask([item["id"] for item in lm_eval.items[: setting.limit]], lambda *told: progress("lm-eval", *told))
+    asking.ask_cases("promptfoo", progress)
+    return asking.report()
+
+
+def evaluate_in_blocks(
+    candidate: Side,
+    baseline: Side,
+    dataset: Path,
+    where: Where,
+    setting: Setting,
+    plan: BlockPlan,
+    judge: Judge,
+    progress: StageProgress,
+) -> tuple[EvalReport, EvalReport]:
+    """(candidate, baseline), of the plan's blocks up to the one at which `judge` decides, and the cases.
+
+    A candidate that the items reject is not asked the cases. Raises what LmEval, run_promptfoo and `judge` raise.
+    """
+    setting = replace(setting, block=len(plan.blocks[0]), seed=plan.seed)
+    with ExitStack() as open_:
+        suites = {
+            suite: open_.enter_context(_lm_eval(suite, dataset, where, setting, f"lm_eval_{place}"))
+            for place, suite in enumerate(dict.fromkeys((candidate.suite, baseline.suite)))
+        }
+        sides = [_Asking(side, suites[side.suite], where) for side in (candidate, baseline)]
+        verdict = _ask_blocks(sides, plan, judge, progress)
+    if verdict != "rejected":
+        for name, side in zip(("candidate", "baseline"), sides, strict=True):
+            side.ask_cases(f"promptfoo_{name}", progress)
+    return sides[0].report(), sides[1].report()
+
+
+def ask_twice(
+    side: Side, dataset: Path, where: Where, setting: Setting, plan: BlockPlan, progress: StageProgress
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Scores by item id of two runs of one model: at once, and in the plan's blocks, so that the batches are other ones.
+
+    Nothing is taken from a file of answers, and the cases are not asked.
+    """
+    side, runs = replace(side, answers=None), []
+    for number, blocks in enumerate(([[item for block in plan.blocks for item in block]], plan.blocks)):
+        with _lm_eval(side.suite, dataset, where, setting, f"lm_eval_{number}") as lm_eval:
+            asking, done = _Asking(side, lm_eval, where), number * plan.items
+            for block in blocks:
+                asking.ask(block, partial(_tell, progress, done, 2 * plan.items))
+                done += len(block)
+        runs.append({item.id: item.score for item in asking.report().items})
+    return runs[0], runs[1]
+
+
+def _ask_blocks(sides: Sequence[_Asking], plan: BlockPlan, judge: Judge, progress: StageProgress) -> str:
+    done, total = 0, len(sides) * plan.items
+    for block in plan.blocks:
+        for side in sides:
+            side.ask(block, partial(_tell, progress, done, total))
+            done += len(block)
+        decision = judge(sides[0].report(), sides[1].report())
+        if decision.finished:
+            break
+    return decision.verdict
+
+
+def _tell(progress: StageProgress, before: int, total: int, done: int, _: int) -> None:
+    progress("lm-eval", before + done, total)
+
+
+def _lm_eval(suite: Suite, dataset: Path, where: Where, setting: Setting, folder: str) -> LmEval:
+    return LmEval(
+        suite.task_yaml,
+        dataset,
         prompt=suite.prompt,
-        workdir=workdir,
-        progress=lambda done, total: progress("promptfoo", done, total),
+        base_url=where.base_url,
+        tokenizer=where.tokenizer,
+        workdir=where.workdir / folder,
+        setting=setting,
     )
-    return _Asked(cases, counts, (("promptfoo", version),))
 
 
-def _fingerprint(run: LmEvalRun, suite: Suite, model_sha256: str) -> Fingerprint:
+@dataclass
+class _Asking:
+    """One side while it is asked."""
+
+    side: Side
+    lm_eval: LmEval
+    where: Where
+    runs: list[LmEvalRun] = field(default_factory=list)
+    cases: tuple[PromptCase, ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+    seconds: float = 0.0
+
+    def ask(self, ids: Sequence[str], progress: Callable[[int, int], None]) -> None:
+        began = time.monotonic()
+        self.runs.append(self.lm_eval.ask(self.side.model, ids, answers=self.side.answers, progress=progress))
+        self.seconds += time.monotonic() - began
+
+    def ask_cases(self, folder: str, progress: StageProgress) -> None:
+        suite, began = self.side.suite, time.monotonic()
+        if suite.promptfoo_yaml is None:
+            return
+        kept = self.side.answers and self.side.answers.with_suffix(".cases.json")
+        if kept and kept.exists():
+            found = json.loads(kept.read_text(encoding="utf-8"))
+            self.cases, version = tuple(PromptCase(**case) for case in found["cases"]), found["version"]
+        else:
+            self.cases, _, version = run_promptfoo(
+                suite.promptfoo_yaml,
+                promptfoo=self.where.promptfoo,
+                base_url=self.where.base_url,
+                model=self.side.model,
+                prompt=suite.prompt,
+                workdir=self.where.workdir / folder,
+                progress=lambda done, total: progress("promptfoo", done, total),
+            )
+            if kept and not any(case.errored for case in self.cases):
+                _write(kept, json.dumps({"version": version, "cases": [asdict(case) for case in self.cases]}))
+        self.versions = (("promptfoo", version),)
+        self.seconds += time.monotonic() - began
+
+    def report(self) -> EvalReport:
+        items = tuple(item for run in self.runs for item in run.items)
+        found = EvalReport(
+            fingerprint=_fingerprint(self.runs[0], self.side),
+            metrics=_joined(self.runs),
+            items=items,
+            cases=self.cases,
+            assertions=count_cases(self.cases),
+            n=len(items),
+            tool_versions=(*self.runs[0].tool_versions, *self.versions),
+            seconds=self.seconds,
+        )
+        check(found)
+        return found
+
+
+def _joined(runs: Sequence[LmEvalRun]) -> tuple[tuple[str, float], ...]:
+    """Means over all items of metrics that are means over items; the gate refuses its own metric where it is not one."""
+    if len(runs) == 1:
+        return runs[0].metrics
+    total = sum(len(run.items) for run in runs)
+    return tuple(
+        (name, sum(dict(run.metrics)[name] * len(run.items) for run in runs) / total) for name, _ in runs[0].metrics
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _fingerprint(run: LmEvalRun, side: Side) -> Fingerprint:
+    suite = side.suite
     return Fingerprint(
         model=run.served.model,
-        model_sha256=model_sha256,
+        model_sha256=side.model_sha256,
         task=run.task,
         task_version=run.task_version,
         task_sha256=run.task_sha256,

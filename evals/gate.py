@@ -7,23 +7,26 @@ it can be asked again after every block, with the reports of the blocks so far.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from evals.fingerprint import check_comparable
 from evals.gate_blocks import BlockPlan, Placed, plan_blocks
+from evals.gate_cases import Judged, case_flips_of, errored_cases, judge_case_rate, judge_regressions
 from evals.gate_items import Judgement, Pair, combined, judge_pairs
 from evals.gate_policy import SEVERITY, Flips, GateDecision, GatePolicy, Look, RuleResult, SliceRule, Verdict
 from evals.gate_rules import Rule, fewest_units
 from evals.gate_text import rule_sentence, too_small_sentence
 from evals.report import EvalReport, ReportInvalid, check
-from evals.stats import wilson_interval
+from evals.suite import SuiteInvalid
 
 __all__ = [
-    "Flips", "GateDecision", "GatePolicy", "Look", "RuleResult", "SliceRule", "Verdict", "decide", "plan_of", "rules_of",
+    "Flips", "GateDecision", "GatePolicy", "Look", "RuleResult", "SliceRule", "Verdict", "decide", "plan_of",
+    "plan_of_suite", "rules_of",
 ]  # fmt: skip
 
-Judged = tuple[RuleResult, str]  # a rule's outcome and its sentence
+Slices = tuple[tuple[str, str], ...]
 
 ROUNDING = 1e-9  # lm-eval's aggregate and the mean of its samples differ by the order of additions only
 
@@ -51,13 +54,20 @@ def decide(
     plan = plan or (plan_of(candidate, policy) if policy.block else None)
     available = plan.items if plan else len(pairs)
     found = judge_pairs(pairs, rules_of(policy), policy.alpha, plan)
-    case_flips = _case_flips(candidate, baseline)
+    case_flips = case_flips_of(candidate, baseline)
     judged = [
-        *((result, rule_sentence(result, found.used, policy, baseline.fingerprint.model)) for result in found.results),
-        *_judge_case_rate(candidate, policy),
-        *_judge_regressions(case_flips, candidate, policy),
+        *(
+            (result, rule_sentence(result, found.used, policy, _named(baseline, baseline_version)))
+            for result in found.results
+        ),
+        *judge_case_rate(candidate, policy, found.verdict),
+        *judge_regressions(case_flips, candidate, policy),
     ]
-    doubts = (*_too_few(pairs, available, policy), *_errored(candidate), *_errored(baseline))
+    doubts = (
+        *_too_few(pairs, available, policy),
+        *errored_cases(candidate, "the candidate"),
+        *errored_cases(baseline, f"the baseline {_named(baseline, baseline_version)}"),
+    )
     verdict, reasons = _combine(judged, doubts)
     return GateDecision(
         verdict=verdict,
@@ -80,6 +90,11 @@ def decide(
     )
 
 
+def _named(baseline: EvalReport, version: str | None) -> str:
+    """As a person knows it: the engine's name of a version is a digest."""
+    return f"version {version}" if version else baseline.fingerprint.model
+
+
 def rules_of(policy: GatePolicy) -> tuple[Rule, ...]:
     """The comparison first, then the floor, then the slices' rules."""
     floor = (Rule("floor", policy.floor),) if policy.floor else ()
@@ -89,8 +104,41 @@ def rules_of(policy: GatePolicy) -> tuple[Rule, ...]:
 
 def plan_of(report: EvalReport, policy: GatePolicy) -> BlockPlan:
     """The order of a whole suite's items; it does not depend on their scores."""
-    placed = [Placed(item.id, _cluster(item.id, item.slices, policy), item.slices) for item in report.items]
-    return plan_blocks(placed, policy.block, policy.seed)
+    return _planned([(item.id, item.slices) for item in report.items], policy)
+
+
+def plan_of_suite(items: Sequence[Mapping[str, Any]], columns: Sequence[str], policy: GatePolicy) -> BlockPlan:
+    """The same order, before any item was asked. `columns` are the task's slices.
+
+    Raises SuiteInvalid where an item lacks one, or where the suite is too small for a rule ever to pass.
+    """
+    sliced = [(str(item["id"]), tuple((column, _field(item, column)) for column in columns)) for item in items]
+    plan = _planned(sliced, policy)
+    rules = rules_of(policy)
+    for rule in rules:
+        units = {_cluster(name, slices, policy) for name, slices in sliced if rule.slice in (None, *slices)}
+        fewest = fewest_units(rule, policy.alpha / len(rules))
+        if len(units) < fewest:
+            raise SuiteInvalid(too_small_sentence(rule, len(units), fewest))
+    return plan
+
+
+def _field(item: Mapping[str, Any], column: str) -> str:
+    if column not in item:
+        raise SuiteInvalid(f"the item {item['id']!r} lacks the column {column!r} that the task's slices name; add it")
+    return str(item[column])
+
+
+def _planned(items: Sequence[tuple[str, Slices]], policy: GatePolicy) -> BlockPlan:
+    """Clusters are no slices to be kept in proportion: each is in one block."""
+    return plan_blocks(
+        [
+            Placed(name, _cluster(name, slices, policy), tuple(pair for pair in slices if pair[0] != policy.cluster))
+            for name, slices in items
+        ],
+        policy.block,
+        policy.seed,
+    )
 
 
 def items_needed(found: Judgement) -> int | None:
@@ -135,7 +183,7 @@ def _pairs(candidate: EvalReport, baseline: EvalReport, policy: GatePolicy) -> t
     )
 
 
-def _cluster(name: str, slices: tuple[tuple[str, str], ...], policy: GatePolicy) -> str:
+def _cluster(name: str, slices: Slices, policy: GatePolicy) -> str:
     if not policy.cluster:
         return name
     found = dict(slices)
@@ -143,34 +191,6 @@ def _cluster(name: str, slices: tuple[tuple[str, str], ...], policy: GatePolicy)
         have = ", ".join(found) or "none"
         raise ReportInvalid(f"item {name!r} lacks the column {policy.cluster!r} that names its cluster; it has {have}")
     return found[policy.cluster]
-
-
-def _judge_case_rate(candidate: EvalReport, policy: GatePolicy) -> list[Judged]:
-    """Errored cases are left out of the rate: they are a doubt, not a failure."""
-    counts, name, required = candidate.assertions, "case_pass_rate", policy.min_case_pass_rate
-    if required == 0:
-        return []
-    judged = counts.passed + counts.failed
-    if judged == 0:
-        reason = f"No promptfoo case was judged; the policy needs a pass rate of {required:.2f}: run the suite's cases."
-        return [(RuleResult(name, 0.0, 0.0, 1.0, required, "inconclusive"), reason)]
-    rate = counts.passed / judged
-    low, high = wilson_interval(counts.passed, judged, policy.alpha)
-    verdict: Verdict = "passed" if rate >= required else "rejected"
-    reason = f"{counts.passed} of {judged} promptfoo cases pass ({rate:.2f}); {required:.2f} is required: {verdict}."
-    return [(RuleResult(name, rate, low, high, required, verdict), reason)]
-
-
-def _judge_regressions(flips: Flips, candidate: EvalReport, policy: GatePolicy) -> list[Judged]:
-    if not candidate.cases:
-        return []
-    count, allowed = len(flips.newly_failing), policy.max_newly_failing_cases
-    verdict: Verdict = "passed" if count <= allowed else "rejected"
-    named = f" ({', '.join(flips.newly_failing)})" if count else ""
-    reason = f"{count} promptfoo cases that the baseline passes now fail{named}; {allowed} are allowed: {verdict}."
-    return [
-        (RuleResult("newly_failing_cases", float(count), float(count), float(count), float(allowed), verdict), reason)
-    ]
 
 
 def _too_few(pairs: Sequence[Pair], available: int, policy: GatePolicy) -> list[str]:
@@ -181,24 +201,3 @@ def _too_few(pairs: Sequence[Pair], available: int, policy: GatePolicy) -> list[
     level = policy.alpha / len(rules)
     small = [rule for rule in rules if available == len(pairs) and units[rule] < fewest_units(rule, level)]
     return [too_small_sentence(rule, units[rule], fewest_units(rule, level)) for rule in small]
-
-
-def _errored(report: EvalReport) -> list[str]:
-    errored = [case for case in report.cases if case.errored]
-    if not errored:
-        return []
-    first = errored[0]
-    return [
-        f"{len(errored)} promptfoo cases of {report.fingerprint.model} errored and say nothing, such as {first.id} "
-        f"({first.reason.splitlines()[0] if first.reason else 'no reason given'}): mend the cause and evaluate again."
-    ]
-
-
-def _case_flips(candidate: EvalReport, baseline: EvalReport) -> Flips:
-    """Between judged outcomes only: an errored case neither passes nor fails."""
-    before = {case.id: case.passed for case in baseline.cases if not case.errored}
-    both = [case for case in candidate.cases if not case.errored and case.id in before]
-    return Flips(
-        tuple(case.id for case in both if before[case.id] and not case.passed),
-        tuple(case.id for case in both if case.passed and not before[case.id]),
-    )

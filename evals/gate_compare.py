@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from evals.gate import GatePolicy, items_needed, rules_of
+from evals.gate import GatePolicy, item_flips, items_needed, rules_of
 from evals.gate_blocks import Placed, plan_blocks
 from evals.gate_items import Judgement, Pair, judge_pairs
-from evals.gate_policy import EXIT_CODES, SEVERITY, RuleResult, Verdict
+from evals.gate_policy import EXIT_CODES, SEVERITY, Flips, GateDecision, RuleResult, Verdict
 from evals.gate_rules import fewest_units
 from evals.gate_text import rule_sentence, too_small_sentence
-from evals.results_files import Results, ResultsInvalid, numbers_by_id
+from evals.gated import GatedChange, GatedSuite, ItemDiff
+from evals.results_files import Results, ResultsInvalid, Scored, numbers_by_id
 
 MOST_NAMED = 10
 
@@ -35,6 +36,7 @@ class Compared:
     rules: tuple[RuleResult, ...]
     always_failing: tuple[str, ...]
     seed: int | None
+    used: tuple[Pair, ...]
 
 
 def compare(baseline: Results, candidate: Results, policy: GatePolicy) -> Compared:
@@ -57,6 +59,40 @@ def compare(baseline: Results, candidate: Results, policy: GatePolicy) -> Compar
         rules=found.results,
         always_failing=failing,
         seed=plan.seed if plan else None,
+        used=found.used,
+    )
+
+
+def as_change(compared: Compared, baseline: Results, candidate: Results, policy: GatePolicy) -> GatedChange:
+    """The same verdict as the value that JUnit XML, Markdown and the page are made of."""
+    decision = GateDecision(
+        verdict=compared.verdict,
+        rules=compared.rules,
+        items_used=compared.items_used,
+        items_available=compared.items_total,
+        items_needed=compared.items_needed,
+        reasons=compared.reasons,
+        candidate=str(candidate.path),
+        baseline=str(baseline.path),
+        baseline_version=None,
+        candidate_report_sha256="",
+        baseline_report_sha256="",
+        alpha=policy.alpha,
+        seed=compared.seed,
+        finished=True,
+        item_flips=item_flips(compared.used),
+        case_flips=Flips((), ()),
+        always_failing=compared.always_failing,
+    )
+    old, new = ({one.id: one for one in side.scored} for side in (baseline, candidate))
+    items = tuple(_diff(pair, old[pair.id], new[pair.id]) for pair in compared.used)
+    return GatedChange("", "", (GatedSuite(candidate.path.name, (), policy.metric, decision, items),))
+
+
+def _diff(pair: Pair, old: Scored, new: Scored) -> ItemDiff:
+    """Of an item that was asked more than once, the last answers stand for all."""
+    return ItemDiff(
+        pair.id, pair.slices, new.question, new.target, old.answer, new.answer, pair.baseline, pair.candidate
     )
 
 

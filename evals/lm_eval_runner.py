@@ -1,18 +1,20 @@
-"""Runs one lm-eval task against a served model and reads every item's result. Effect (a child process, HTTP).
+"""Asks one lm-eval task of served models and reads every item's result. Effect (a child process, HTTP).
 
 The endpoint is looked up before anything heavy starts. It gives no verdict, and a run that fails leaves nothing that
-could be scored: lm-eval's error is raised, an unanswered item is never counted as wrong.
+could be scored: lm-eval's error is raised, an unanswered item is never counted as wrong. Answers that came are kept.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from evals.child import Finished, Progress, run_child
+from evals.child import Finished, Progress, StandingChild
 from evals.endpoint import Served, probe, probe_completion
 from evals.prompt import Prompt
 from evals.report import ItemResult, canonical
@@ -53,112 +55,158 @@ class LmEvalRun:
     tool_versions: tuple[tuple[str, str], ...]
 
 
-def run_lm_eval(
-    task_yaml: Path,
-    dataset: Path,
-    *,
-    prompt: Prompt,
-    base_url: str,
-    model: str,
-    tokenizer: Path,
-    workdir: Path,
-    metric: str = "exact_match,none",
-    num_concurrent: int = 8,
-    batch_size: int = 1,
-    limit: int | None = None,
-    timeout_s: float = 3600.0,
-    progress: Progress,
-) -> LmEvalRun:
-    """Ask every item of `dataset` (or the first `limit`) once. `workdir` is made and holds the job, log and result.
+@dataclass(frozen=True)
+class Setting:
+    """How items are asked. Scores move with batch composition, so all of it belongs to the fingerprint.
 
-    Raises EndpointUnreachable, ModelNotServed, CompletionRefused, SuiteInvalid, PromptInvalid or LmEvalFailed.
+    `block` and `seed` are of the plan by which items are asked in blocks, None where they are asked at once.
     """
-    items = load_items(dataset)
-    task = resolve_task(task_yaml, dataset, prompt)
-    if not (tokenizer / "tokenizer.json").is_file():
-        raise SuiteInvalid(f"{tokenizer} has no tokenizer.json; give the folder of the served model's checkpoint")
-    served = probe(base_url, model)
-    probe_completion(served)
-    total = len(items) if limit is None else min(limit, len(items))
-    job = {
-        "base_url": served.base_url,
-        "model": model,
-        "tokenizer": str(tokenizer.resolve()),
-        "task": task.name,
-        "slices": task.slices,
-        "dataset": str(dataset.resolve()),
-        "system": prompt.system,
-        "user": prompt.user,
-        "metric": metric,
-        "num_concurrent": num_concurrent,
-        "batch_size": batch_size,
-        "limit": limit,
-    }
-    found = _run_worker(job, task, workdir.resolve(), timeout_s, total, progress)
-    if metric not in found["metrics"]:
-        raise SuiteInvalid(f"the task gives no metric {metric!r}; it gives {', '.join(found['metrics']) or 'none'}")
-    run = _read(found, served, task, dataset, _sampling(task, num_concurrent, batch_size, limit))
-    if [item.id for item in run.items] != [item["id"] for item in items[:total]]:
-        raise LmEvalFailed(f"lm-eval gave {len(run.items)} results for {total} items, or in another order")
-    return run
+
+    metric: str = "exact_match,none"
+    num_concurrent: int = 8
+    batch_size: int = 1
+    limit: int | None = None
+    block: int | None = None
+    seed: int | None = None
+
+    def sampling(self, task: Task) -> str:
+        blocks = {} if self.block is None else {"block": self.block, "seed": self.seed}
+        settings = {"num_concurrent": self.num_concurrent, "batch_size": self.batch_size, "limit": self.limit, **blocks}
+        return canonical({"generation_kwargs": task.config.get("generation_kwargs"), **settings})
 
 
-def _sampling(task: Task, num_concurrent: int, batch_size: int, limit: int | None) -> str:
-    """Scores move with batch composition, so concurrency and batch size belong to it."""
-    generation = task.config.get("generation_kwargs")
-    settings = {"num_concurrent": num_concurrent, "batch_size": batch_size, "limit": limit}
-    return canonical({"generation_kwargs": generation, **settings})
+class LmEval:
+    """One task on one endpoint, for as many models and parts of its items as are asked for. The process stays up until
+    it is closed; it starts with the first items, so what is refused before costs nothing.
 
+    `tokenizer` is the checkpoint folder whose chat template is served. Raises SuiteInvalid or PromptInvalid.
+    """
 
-def _read(found: dict[str, Any], served: Served, task: Task, dataset: Path, sampling: str) -> LmEvalRun:
-    return LmEvalRun(
-        served=served,
-        task=task.name,
-        task_version=task.version,
-        task_sha256=task.sha256,
-        template_sha256=found["template_sha256"],
-        dataset_sha256=file_sha256(dataset),
-        sampling=sampling,
-        metrics=tuple(sorted(found["metrics"].items())),
-        items=tuple(_item(item) for item in found["items"]),
-        tool_versions=tuple(sorted(found["tool_versions"].items())),
-    )
+    def __init__(
+        self,
+        task_yaml: Path,
+        dataset: Path,
+        *,
+        prompt: Prompt,
+        base_url: str,
+        tokenizer: Path,
+        workdir: Path,
+        setting: Setting,
+        timeout_s: float = 3600.0,
+    ) -> None:
+        self.items = load_items(dataset)
+        self.task = resolve_task(task_yaml, dataset, prompt)
+        if not (tokenizer / "tokenizer.json").is_file():
+            raise SuiteInvalid(f"{tokenizer} has no tokenizer.json; give the folder of the served model's checkpoint")
+        self._dataset, self._prompt, self._tokenizer = dataset, prompt, tokenizer
+        self._base_url, self._setting, self._timeout_s = base_url, setting, timeout_s
+        self._workdir = workdir.resolve()
+        self._places = {item["id"]: place for place, item in enumerate(self.items)}
+        self._served: dict[str, Served] = {}
+        self._child: StandingChild | None = None
 
+    def ask(self, model: str, ids: Sequence[str], *, answers: Path | None = None, progress: Progress) -> LmEvalRun:
+        """Ask `model` the items `ids` once. `answers` is the file in which its answers are kept and looked for first.
 
-def _run_worker(
-    job: dict[str, Any], task: Task, workdir: Path, timeout_s: float, total: int, progress: Progress
-) -> dict[str, Any]:
-    task_folder, job_file, result_file = workdir / "task", workdir / "job.json", workdir / "result.json"
-    task_folder.mkdir(parents=True, exist_ok=True)
-    for leftover in (result_file, result_file.with_suffix(".error")):
-        leftover.unlink(missing_ok=True)
-    # JSON is YAML; lm-eval reads the task from a folder of its own, so no other task can shadow it
-    (task_folder / f"{task.name}.yaml").write_text(json.dumps(task.config), encoding="utf-8")
-    job_file.write_text(json.dumps({**job, "task_folder": str(task_folder)}), encoding="utf-8")
-    finished = run_child(
-        [sys.executable, "-m", "evals.lm_eval_worker", str(job_file), str(result_file)],
-        cwd=ROOT,  # puts this checkout's `evals` before any other package of the name
-        log=workdir / "lm_eval.log",
-        timeout_s=timeout_s,
-        total=total,
-        progress=progress,
-        # the data set cache of the user is neither read nor written
-        set_env={**OFFLINE, "HF_DATASETS_CACHE": str(workdir / "datasets")},
-        unset_env=UNSET,
-    )
-    if finished.returncode != 0 or not result_file.is_file():
-        raise LmEvalFailed(_why(finished, job, timeout_s, workdir))
-    found: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
-    return found
+        Raises EndpointUnreachable, ModelNotServed, CompletionRefused, SuiteInvalid or LmEvalFailed.
+        """
+        served = self._probed(model)
+        places = sorted(self._places[name] for name in ids)
+        if not places:
+            raise ValueError("no items to ask")
+        result = self._workdir / "result.json"
+        kept = None if answers is None else str(answers.resolve())
+        request = {"model": model, "answers": kept, "samples": places, "result": str(result)}
+        child = self._started()
+        for leftover in (result, result.with_suffix(".error")):
+            leftover.unlink(missing_ok=True)
+        ended = child.ask(request, timeout_s=self._timeout_s, total=len(places), progress=progress)
+        if ended is not None or not result.is_file():
+            raise LmEvalFailed(self._why(ended, model))
+        return self._read(json.loads(result.read_text(encoding="utf-8")), served, places)
 
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
 
-def _why(finished: Finished, job: dict[str, Any], timeout_s: float, workdir: Path) -> str:
-    asked = f"lm-eval's {job['task']} on {job['model']!r}"
-    if finished.timed_out:
-        return f"{asked} took more than {timeout_s:.0f} s and was stopped; raise the limit or ask fewer items"
-    note = workdir / "result.error"
-    reason = note.read_text(encoding="utf-8") if note.is_file() else finished.tail or "it said nothing"
-    return f"{asked} ended with exit code {finished.returncode}: {reason}. The whole log is {workdir / 'lm_eval.log'}"
+    def __enter__(self) -> LmEval:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _probed(self, model: str) -> Served:
+        if model not in self._served:
+            served = probe(self._base_url, model)
+            probe_completion(served)
+            self._served[model] = served
+        return self._served[model]
+
+    def _started(self) -> StandingChild:
+        if self._child is None:
+            folder = self._workdir / "task"
+            folder.mkdir(parents=True, exist_ok=True)
+            # JSON is YAML; lm-eval reads the task from a folder of its own, so no other task can shadow it
+            (folder / f"{self.task.name}.yaml").write_text(json.dumps(self.task.config), encoding="utf-8")
+            job = self._workdir / "job.json"
+            job.write_text(json.dumps(self._job(folder)), encoding="utf-8")
+            self._child = StandingChild(
+                [sys.executable, "-m", "evals.lm_eval_worker", str(job)],
+                cwd=ROOT,  # puts this checkout's `evals` before any other package of the name
+                log=self._workdir / "lm_eval.log",
+                # the data set cache of the user is neither read nor written
+                set_env={**OFFLINE, "HF_DATASETS_CACHE": str(self._workdir / "datasets")},
+                unset_env=UNSET,
+            )
+        return self._child
+
+    def _job(self, task_folder: Path) -> dict[str, Any]:
+        return {
+            "base_url": self._base_url.rstrip("/"),
+            "tokenizer": str(self._tokenizer.resolve()),
+            "task": self.task.name,
+            "task_folder": str(task_folder),
+            "slices": self.task.slices,
+            "dataset": str(self._dataset.resolve()),
+            "system": self._prompt.system,
+            "user": self._prompt.user,
+            "metric": self._setting.metric,
+            "num_concurrent": self._setting.num_concurrent,
+            "batch_size": self._setting.batch_size,
+        }
+
+    def _read(self, found: dict[str, Any], served: Served, places: Sequence[int]) -> LmEvalRun:
+        metric, had = self._setting.metric, found["metrics"]
+        if metric not in had:
+            raise SuiteInvalid(f"the task gives no metric {metric!r}; it gives {', '.join(had) or 'none'}")
+        items = tuple(map(_item, found["items"]))
+        if [item.id for item in items] != [self.items[place]["id"] for place in places]:
+            raise LmEvalFailed(f"lm-eval gave {len(items)} results for {len(places)} items, or in another order")
+        return LmEvalRun(
+            served=served,
+            task=self.task.name,
+            task_version=self.task.version,
+            task_sha256=self.task.sha256,
+            template_sha256=found["template_sha256"],
+            dataset_sha256=file_sha256(self._dataset),
+            sampling=self._setting.sampling(self.task),
+            metrics=tuple(sorted(had.items())),
+            items=items,
+            tool_versions=tuple(sorted(found["tool_versions"].items())),
+        )
+
+    def _why(self, ended: Finished | None, model: str) -> str:
+        asked = f"lm-eval's {self.task.name} on {model!r}"
+        if ended is None:
+            return f"{asked} left no result in {self._workdir}; run it again"
+        if ended.timed_out:
+            return f"{asked} took more than {self._timeout_s:.0f} s and was stopped; raise the limit or ask fewer items"
+        note = self._workdir / "result.error"
+        reason = note.read_text(encoding="utf-8") if note.is_file() else ended.tail or "it said nothing"
+        return f"{asked} ended with exit code {ended.returncode}: {reason}. The whole log is {self._workdir / 'lm_eval.log'}"
 
 
 def _item(found: dict[str, Any]) -> ItemResult:

@@ -11,7 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -157,6 +157,19 @@ def check(report: EvalReport) -> None:
         raise ReportInvalid(f"the report of {name} says n = {report.n} and holds {len(report.items)} items")
     if report.assertions != count_cases(report.cases):
         raise ReportInvalid(f"the report of {name} counts {report.assertions}; its cases {count_cases(report.cases)}")
+
+
+def restricted(report: EvalReport, ids: Sequence[str], metric: str) -> EvalReport:
+    """The report of the items `ids` alone, in their order, with the one metric that can be computed again from them."""
+    found = {item.id: item for item in report.items}
+    missing = [name for name in ids if name not in found]
+    if missing:
+        raise ReportInvalid(
+            f"the report of {report.fingerprint.model} lacks {len(missing)} of {len(ids)} items, such as {missing[0]!r}: "
+            "evaluate again on a file that has them"
+        )
+    items = tuple(found[name] for name in ids)
+    return replace(report, items=items, n=len(items), metrics=((metric, fmean(item.score for item in items)),))
 
 
 def _check_ids(name: str, kind: str, ids: Sequence[str]) -> None:

@@ -26,7 +26,10 @@ class ResultsInvalid(Exception):
 
 @dataclass(frozen=True)
 class Scored:
-    """One answer. `content` is a digest of what was asked where the file has one, so that an id cannot change meaning."""
+    """One answer. `content` is a digest of what was asked where the file has one, so that an id cannot change meaning.
+
+    `question`, `answer` and `target` are for a reader; "" where the file does not hold them.
+    """
 
     id: str
     repeat: int
@@ -34,6 +37,9 @@ class Scored:
     cluster: str
     slices: tuple[tuple[str, str], ...]
     content: str
+    question: str = ""
+    answer: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,9 @@ def _plain(
             cluster=_cluster(place, row, cluster) or _name(place, row),
             slices=_slices(place, row.get("slices", {})),
             content="",
+            question=_text(row.get("question")),
+            answer=_text(row.get("answer")),
+            target=_text(row.get("target")),
         )
         for place, row in rows
     )
@@ -134,7 +143,14 @@ def _sample(place: str, row: Row, key: str, cluster: str | None) -> Scored:
     own = row["doc"].get("id")
     name = str(own) if isinstance(own, str | int) and own != "" else f"doc {row['doc_id']}"
     return Scored(
-        name, 0, _score(place, row, key), _cluster(place, row["doc"], cluster) or name, (), str(row.get("doc_hash", ""))
+        name,
+        0,
+        _score(place, row, key),
+        _cluster(place, row["doc"], cluster) or name,
+        (),
+        str(row.get("doc_hash", "")),
+        answer=_text(_first(row.get("filtered_resps"))),
+        target=_text(row.get("target")),
     )
 
 
@@ -166,7 +182,16 @@ def _case(place: str, row: Row, key: str, cluster: str | None, several: bool) ->
     name = f"{own}, prompt {row.get('promptIdx')}" if several else own
     scores = {**(row.get("namedScores") or {}), "score": row.get("score"), "success": row.get("success")}
     known = {**(row.get("vars") or {}), **metadata}
-    return Scored(name, 0, _score(place, scores, key), _cluster(place, known, cluster) or name, (), "")
+    answer = _text((row.get("response") or {}).get("output"))
+    return Scored(name, 0, _score(place, scores, key), _cluster(place, known, cluster) or name, (), "", answer=answer)
+
+
+def _first(found: Any) -> Any:
+    return found[0] if isinstance(found, list) and found else found
+
+
+def _text(found: Any) -> str:
+    return found if isinstance(found, str) else "" if found is None else json.dumps(found, ensure_ascii=False)
 
 
 def _name(place: str, row: Row) -> str:

@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from evals.gate_policy import GatePolicy
+    from evals.noise import NoiseFloor
 
 gate = typer.Typer(help="Compare two models' results, item by item, with proven error rates.", no_args_is_help=True)
 
@@ -23,6 +24,9 @@ Metric = Annotated[
     str | None, typer.Option(help="Key of the score; for lm-eval with its filter, as exact_match,strict.")
 ]
 Margin = Annotated[float | None, typer.Option("--non-inferior", metavar="MARGIN", help="At most this much worse.")]
+Junit = Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")]
+Markdown = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the pull request's comment.")]
+Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as one HTML page.")]
 DEFAULT_BLOCK = 8
 
 
@@ -39,21 +43,28 @@ def compare(
     sequential: Annotated[bool, typer.Option("--sequential", help="Look after every block; stop when clear.")] = False,
     block: Annotated[int, typer.Option(min=1, help="Items between two looks, with --sequential.")] = DEFAULT_BLOCK,
     seed: Annotated[int, typer.Option(min=0, help="Of the random order, with --sequential.")] = 0,
+    junit: Junit = None,
+    markdown: Markdown = None,
+    html: Html = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a candidate's results against a baseline's: JSON lines, lm-eval samples or promptfoo output.
 
     Example: liftlock gate compare baseline.jsonl candidate.jsonl --non-inferior 0.05 --sequential
     """
+    from evals.gate_compare import as_change, document
     from evals.gate_compare import compare as judge
-    from evals.gate_compare import document
     from evals.gate_policy import EXIT_CODES
     from evals.results_files import read_results
+    from flows.gate_output import Wanted, write_files
 
+    wanted = Wanted(as_json, junit, markdown, html)
+    wanted.check()
     policy = _policy(superior, non_inferior, floor, alpha, cluster, block if sequential else 0, seed)
     sides = [read_results(path, metric, cluster) for path in (baseline, candidate)]
     named = type(policy)(**{**asdict(policy), "metric": sides[1].metric, "slices": ()})
     compared = judge(sides[0], sides[1], named)
+    write_files(as_change(compared, sides[0], sides[1], named), wanted)
     if as_json:
         typer.echo(json.dumps(document(compared), indent=2))
     else:
@@ -129,7 +140,11 @@ def a_a(
     from evals.results_files import means_by_id, read_results
 
     sides = [means_by_id(read_results(path, metric, None)) for path in (first, second)]
-    floor = noise_floor(sides[0], sides[1], alpha)
+    tell_noise(noise_floor(sides[0], sides[1], alpha), margin, as_json)
+
+
+def tell_noise(floor: NoiseFloor, margin: float | None, as_json: bool) -> None:
+    """Ends the command: exit code 3 where the margin lies below the floor."""
     refused = margin is not None and not floor.allows(margin)
     told = f"{len(floor.flipped)} of {floor.items} items differ between the runs; margins from {floor.smallest_margin:.4f} on mean something."
     if refused:

@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli_gate import AsJson, gate
+from flows.cli_gate import AsJson, Html, Junit, Markdown, gate, tell_noise
 
 if TYPE_CHECKING:
     from evals.gated import GatedChange
 
 __all__ = ["gate"]
-
-Junit = Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")]
-Markdown = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the pull request's comment.")]
-Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as one HTML page.")]
 
 
 @gate.callback(invoke_without_command=True)
@@ -32,6 +28,9 @@ def change(
     model: Annotated[
         str | None, typer.Option(help="Served model, where no adapter.yaml names one. Default: the release's name.")
     ] = None,
+    aa: Annotated[
+        Path | None, typer.Option("--aa", metavar="SPEC", help="Ask the baseline of a release.yaml twice: the noise.")
+    ] = None,
     junit: Junit = None,
     markdown: Markdown = None,
     html: Html = None,
@@ -43,6 +42,8 @@ def change(
     """
     if ctx.invoked_subcommand:
         return
+    if aa is not None:
+        _ask_twice(aa, endpoint, model, as_json)
     from flows.gate_output import Wanted, tell
 
     if base is None:
@@ -52,6 +53,24 @@ def change(
     gated = _gate(repo, base, head, fork, endpoint, model)
     tell(gated, wanted)
     raise typer.Exit(gated.exit_code)
+
+
+def _ask_twice(spec_file: Path, endpoint: str | None, model: str | None, as_json: bool) -> None:
+    """Ends the command, as `gate aa` does. Without an endpoint the local stack's champion, or its base, is the baseline."""
+    from rich.console import Console
+
+    from flows.cli_promotion import connected
+    from tasks.asked import endpoint_of
+    from tasks.settings import get_settings
+    from tasks.spec import load_release
+
+    spec = load_release(spec_file, ("gate", "dataset.test"))
+    where = endpoint_of(get_settings(), endpoint, model, Console(stderr=True))
+    if model is None and endpoint is None:
+        connected(start=False)
+    from tasks.noise import measure_noise
+
+    tell_noise(measure_noise(spec, where), spec.gate.margin or None, as_json)
 
 
 def _gate(repo: Path, base: str, head: str, fork: bool, endpoint: str | None, model: str | None) -> GatedChange:

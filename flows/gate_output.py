@@ -38,6 +38,11 @@ class Wanted:
 
 def tell(change: GatedChange, wanted: Wanted) -> None:
     """Write the files, then print."""
+    write_files(change, wanted)
+    typer.echo(json.dumps(document(change), indent=2) if wanted.as_json else "\n".join(text_lines(change)))
+
+
+def write_files(change: GatedChange, wanted: Wanted) -> None:
     if wanted.junit:
         _write(wanted.junit, to_junit(change))
     if wanted.markdown:
@@ -46,7 +51,6 @@ def tell(change: GatedChange, wanted: Wanted) -> None:
         from tasks.gate_page import render_gate
 
         _write(wanted.html, render_gate(change))
-    typer.echo(json.dumps(document(change), indent=2) if wanted.as_json else "\n".join(text_lines(change)))
 
 
 def _write(path: Path, text: str) -> None:

@@ -102,6 +102,15 @@ gate: # what the adapter must show before it may serve, item by item against the
   min_items: 12 # fewer test items than this are inconclusive; use 300
   min_case_pass_rate: 0.0 # share of the promptfoo cases that must pass
   max_newly_failing_cases: 0 # cases that the baseline passes and the adapter may fail
+  block: 0 # items between two looks, 32 with 300 items; the gate then stops as soon as it is sure. 0 asks all at once
+  seed: 0 # of the random order of the blocks
+  # cluster: document # a slice of $suite.yaml whose items belong together
+  # slices: # rules for parts of the items; all rules share alpha
+  #   -
+  #     column: label # one of the task's slices
+  #     value: complaint # the items' value in it
+  #     rule: non_inferior # or superior, or floor
+  #     bound: 0.3 # the margin, or the floor
 
 serving: # vLLM's words; the preflight checks that it fits
   gpu: nvidia-l4 # the card it must fit, by its name in serving/fit/gpus.yaml

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from evals.gate import GateDecision, GatePolicy
+from evals.gate_blocks import BlockPlan
 from evals.report import EvalReport
 from serving.fit import FitReport
 from serving.fit.contract import Contract
@@ -68,12 +69,16 @@ class Adapter:
 
 @dataclass(frozen=True)
 class EvalPair:
-    """The candidate's report and its baseline's, made on the same engine. `baseline_version` is None for the base model."""
+    """The candidate's report and its baseline's, made on the same engine. `baseline_version` is None for the base model.
+
+    With a `plan` the reports hold its first blocks, up to the one at which the verdict was clear.
+    """
 
     candidate: EvalReport
     baseline: EvalReport
     baseline_version: str | None
     sha256: str
+    plan: BlockPlan | None = None
 
 
 @dataclass(frozen=True)

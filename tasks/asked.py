@@ -14,7 +14,9 @@ from pathlib import Path
 from rich.console import Console
 
 from evals.endpoint import Served, probe
-from evals.evaluate import evaluate
+from evals.evaluate import Judge, Side, Where, evaluate, evaluate_in_blocks
+from evals.gate_blocks import BlockPlan
+from evals.lm_eval_runner import Setting
 from evals.prompt import Prompt
 from evals.promptfoo_runner import cases_sha256
 from evals.report import EvalReport, from_json, to_json
@@ -72,29 +74,65 @@ class Question:
 
 def ask(question: Question, where: Endpoint, what: str) -> tuple[EvalReport, bool]:
     """The report, and whether it was kept from before. Raises what evals.evaluate.evaluate raises."""
-    model = question.model or where.model or question.suite
-    tokenizer = resolve_base(question.base_model, where.settings)
-    served = probe(where.base_url, model)
-    file = where.state / "reports" / f"{_key(question, served, tokenizer)}.json"
+    side, key = _side(question, where)
+    file = where.state / "reports" / f"{key}.json"
     if question.model_sha256 and file.exists():
         return from_json(file.read_text(encoding="utf-8")), True
     with Progress(where.console, what) as progress:
         report = evaluate(
-            Suite(question.suite, question.task, question.cases, question.prompt),
+            side,
             question.dataset,
-            base_url=where.base_url,
-            model=model,
-            model_sha256=question.model_sha256 or UNPINNED,
-            tokenizer=tokenizer,
-            promptfoo=where.settings.toolchain / "promptfoo" / "node_modules" / ".bin" / "promptfoo",
-            workdir=where.state / "gate" / file.stem[:16],
-            metric=question.metric,
-            num_concurrent=CONCURRENCY,
-            progress=lambda tool, done, total: progress.update(done, total, tool),
+            _where(question, where, key),
+            _setting(question),
+            lambda tool, done, total: progress.update(done, total, tool),
         )
     if question.model_sha256:
         _keep(file, report)
     return report, False
+
+
+def ask_in_blocks(
+    ours: Question, theirs: Question, where: Endpoint, plan: BlockPlan, judge: Judge
+) -> tuple[EvalReport, EvalReport, bool]:
+    """(candidate, baseline, whether the baseline had been asked before), of the plan's blocks until `judge` decides."""
+    candidate, key = _side(ours, where, (plan.seed, *map(len, plan.blocks)))
+    baseline, _ = _side(theirs, where, (plan.seed, *map(len, plan.blocks)))
+    reused = baseline.answers is not None and baseline.answers.exists()
+    with Progress(where.console, ours.suite) as progress:
+        both = evaluate_in_blocks(
+            candidate,
+            baseline,
+            ours.dataset,
+            _where(ours, where, key),
+            _setting(ours),
+            plan,
+            judge,
+            lambda tool, done, total: progress.update(done, total, tool),
+        )
+    return (*both, reused)
+
+
+def _side(question: Question, where: Endpoint, blocks: tuple[int, ...] = ()) -> tuple[Side, str]:
+    """The side, and the key of all that its results depend on."""
+    model = question.model or where.model or question.suite
+    tokenizer = resolve_base(question.base_model, where.settings)
+    key = _key(question, probe(where.base_url, model), tokenizer, blocks)
+    suite = Suite(question.suite, question.task, question.cases, question.prompt)
+    answers = where.state / "answers" / f"{key}.jsonl" if question.model_sha256 else None
+    return Side(suite, model, question.model_sha256 or UNPINNED, answers), key
+
+
+def _where(question: Question, where: Endpoint, key: str) -> Where:
+    tokenizer = resolve_base(question.base_model, where.settings)
+    return Where(where.base_url, tokenizer, promptfoo_of(where.settings), where.state / "gate" / key[:16])
+
+
+def _setting(question: Question) -> Setting:
+    return Setting(metric=question.metric, num_concurrent=CONCURRENCY)
+
+
+def promptfoo_of(settings: Settings) -> Path:
+    return settings.toolchain / "promptfoo" / "node_modules" / ".bin" / "promptfoo"
 
 
 def _keep(file: Path, report: EvalReport) -> None:
@@ -104,13 +142,13 @@ def _keep(file: Path, report: EvalReport) -> None:
     temporary.replace(file)
 
 
-def _key(question: Question, served: Served, tokenizer: Path) -> str:
+def _key(question: Question, served: Served, tokenizer: Path, blocks: tuple[int, ...]) -> str:
     template = hashlib.sha256()
     for name in TEMPLATE_FILES:
         template.update((tokenizer / name).read_bytes() if (tokenizer / name).is_file() else b"-")
     return digest_of(
-        "side 1", question.model_sha256, served.model, served.engine, served.engine_version, template.hexdigest(),
+        "side 2", question.model_sha256, served.model, served.engine, served.engine_version, template.hexdigest(),
         resolve_task(question.task, question.dataset, question.prompt).sha256, question.prompt.sha256,
         file_sha256(question.dataset), cases_sha256(question.cases, question.prompt) if question.cases else "none",
-        question.metric, CONCURRENCY, [version(name) for name in ("lm_eval", "transformers")],
+        question.metric, CONCURRENCY, [version(name) for name in ("lm_eval", "transformers")], blocks,
     )[:32]  # fmt: skip

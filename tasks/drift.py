@@ -13,9 +13,10 @@ from pathlib import Path
 from evals.fingerprint import asked
 from evals.gate import GatePolicy, Verdict, decide
 from evals.gated import GatedChange, GatedSuite, diff_cases, diff_items, used_ids
-from evals.report import EvalReport
+from evals.report import EvalReport, restricted
 
 DRIFTS = ("engine", "engine_version", "version of lm_eval", "version of transformers", "version of promptfoo")
+BLOCKS = ("sampling.block", "sampling.seed")  # of the release's run; the champion is asked the same items at once
 LOWEST_FLOOR, HIGHEST_FLOOR = 0.001, 0.999
 
 
@@ -26,8 +27,9 @@ def judge_drift(
 
     What may differ from the release's run is what drifts: engine and tool versions. All else raises FingerprintMismatch.
     """
-    within = replace(policy, rule="non_inferior", margin=policy.margin or 0.05)
-    decision = decide(now, release, within, under_test=DRIFTS)
+    within = replace(policy, rule="non_inferior", margin=policy.margin or 0.05, block=0)
+    now = restricted(now, [item.id for item in release.items], policy.metric)
+    decision = decide(now, release, within, under_test=(*DRIFTS, *BLOCKS))
     items = diff_items(now, release, used_ids(now, decision, within), {})
     old = GatedSuite(
         f"{name} on the release's items", (), policy.metric, decision, items, diff_cases(now, release), True,

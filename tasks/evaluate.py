@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
 
+from evals.evaluate import Side, Where, evaluate_in_blocks
 from evals.evaluate import evaluate as ask_all
+from evals.gate import decide, plan_of_suite
+from evals.lm_eval_runner import Setting
 from evals.prompt import load_prompt
 from evals.report import EvalReport, from_json, to_json
-from evals.suite import Suite
+from evals.suite import Suite, load_items, resolve_task
 from serving.engine import load_adapter, unload_adapter
-from tasks.artifacts import Adapter, Dataset, EvalPair
+from tasks.artifacts import Adapter, Dataset, EvalPair, GatePolicy
+from tasks.asked import CONCURRENCY, promptfoo_of
+from tasks.judge import policy_of
 from tasks.ledger import alias_version
+from tasks.noise import check_margin
 from tasks.progress import Progress
 from tasks.run import current_run
 from tasks.settings import get_settings
@@ -26,8 +32,6 @@ from tasks.stack.addresses import addresses
 from tasks.stack.engine import Engine, engine_dtype
 from tasks.stage import digest_of, stage
 from tasks.train import ADAPTER_FILES
-
-CONCURRENCY = 16
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,18 @@ def evaluate_pair(adapter: Adapter, dataset: Dataset, spec: Release) -> EvalPair
     """Raises what evals.evaluate raises: an endpoint that does not answer, a suite that is wrong."""
     adapters = get_settings().adapters
     name = f"eval-{spec.name}-{adapter.sha256[:12]}"
-    baseline = find_baseline(adapter, spec)
+    baseline, candidate = find_baseline(adapter, spec), Baseline(None, name, adapter.sha256)
+    policy = policy_of(spec, baseline.version)
+    check_margin(get_settings().state, spec.gate, dataset.split("test").path, policy)
     _offer(adapter, adapters / name)
     try:
-        candidate = _report(name, adapter.sha256, adapter, dataset, spec, "candidate")
-        other = _report(baseline.engine_model, baseline.sha256, adapter, dataset, spec, "baseline")
+        asking = _Asking(adapter, dataset, spec)
+        if spec.gate.block:
+            return asking.in_blocks(candidate, baseline, policy)
+        ours, theirs = asking.whole(candidate, "candidate"), asking.whole(baseline, "baseline")
     finally:
         _withdraw(name, adapters / name)
-    return EvalPair(candidate, other, baseline.version, digest_of(candidate.sha256, other.sha256))
+    return EvalPair(ours, theirs, baseline.version, digest_of(ours.sha256, theirs.sha256))
 
 
 def _offer(adapter: Adapter, folder: Path) -> None:
@@ -97,41 +105,82 @@ def _withdraw(name: str, folder: Path) -> None:
     unload_adapter(addresses(get_settings()).vllm, name)
 
 
-def _report(model: str, model_sha256: str, adapter: Adapter, dataset: Dataset, spec: Release, side: str) -> EvalReport:
-    """From the folder of reports, or by asking the engine."""
-    settings, run = get_settings(), current_run()
-    file = settings.state / "reports" / f"{digest_of(model_sha256, *_asked(dataset, spec))[:32]}.json"
-    if file.exists():
-        return from_json(file.read_text())
-    load_adapter(addresses(settings).vllm, model)
-    suite, test = suite_of(spec), dataset.split("test")
-    with Progress(run.console, side) as progress:
-        report = ask_all(
-            suite,
-            test.path,
+@dataclass(frozen=True)
+class _Asking:
+    """What is asked of both sides, and where. Reports and answers are kept by all that they depend on."""
+
+    adapter: Adapter
+    dataset: Dataset
+    spec: Release
+
+    def whole(self, model: Baseline, side: str) -> EvalReport:
+        """From the folder of reports, or by asking the engine."""
+        file = get_settings().state / "reports" / f"{self._key(model)}.json"
+        if file.exists():
+            return from_json(file.read_text())
+        with Progress(current_run().console, side) as progress:
+            report = ask_all(
+                self._side(model),
+                self.dataset.split("test").path,
+                self._where(side),
+                self._setting(),
+                lambda tool, done, total: progress.update(done, total, tool),
+            )
+        file.parent.mkdir(exist_ok=True)
+        temporary = file.with_suffix(".new")
+        temporary.write_text(to_json(report))
+        temporary.replace(file)
+        return report
+
+    def in_blocks(self, candidate: Baseline, baseline: Baseline, policy: GatePolicy) -> EvalPair:
+        """Both sides, block by block, until the items decide. The plan is the suite's own, whatever was answered."""
+        spec, test = self.spec, self.dataset.split("test").path
+        suite = suite_of(spec)
+        task = resolve_task(suite.task_yaml, test, suite.prompt)
+        plan = plan_of_suite(load_items(test), task.slices, policy)
+        items_alone = replace(policy, min_case_pass_rate=0.0)
+        with Progress(current_run().console, "evaluate") as progress:
+            ours, theirs = evaluate_in_blocks(
+                self._side(candidate),
+                self._side(baseline),
+                test,
+                self._where("blocks"),
+                self._setting(),
+                plan,
+                lambda new, old: decide(new, old, items_alone, baseline_version=baseline.version, plan=plan),
+                lambda tool, done, total: progress.update(done, total, tool),
+            )
+        return EvalPair(ours, theirs, baseline.version, digest_of(ours.sha256, theirs.sha256), plan)
+
+    def _side(self, model: Baseline) -> Side:
+        settings = get_settings()
+        load_adapter(addresses(settings).vllm, model.engine_model)
+        kept = settings.state / "answers" / f"{self._key(model)}.jsonl"
+        return Side(suite_of(self.spec), model.engine_model, model.sha256, kept)
+
+    def _where(self, folder: str) -> Where:
+        settings = get_settings()
+        return Where(
             base_url=f"{addresses(settings).vllm}/v1",
-            model=model,
-            model_sha256=model_sha256,
-            tokenizer=adapter.base,
-            promptfoo=settings.toolchain / "promptfoo" / "node_modules" / ".bin" / "promptfoo",
-            workdir=run.folder / "evaluate" / side,
-            metric=spec.gate.metric,
-            num_concurrent=CONCURRENCY,
-            progress=lambda tool, done, total: progress.update(done, total, tool),
+            tokenizer=self.adapter.base,
+            promptfoo=promptfoo_of(settings),
+            workdir=current_run().folder / "evaluate" / folder,
         )
-    file.parent.mkdir(exist_ok=True)
-    temporary = file.with_suffix(".new")
-    temporary.write_text(to_json(report))
-    temporary.replace(file)
-    return report
+
+    def _setting(self) -> Setting:
+        return Setting(metric=self.spec.gate.metric, num_concurrent=CONCURRENCY)
+
+    def _key(self, model: Baseline) -> str:
+        return digest_of(model.sha256, *_asked(self.dataset, self.spec))[:32]
 
 
 def _asked(dataset: Dataset, spec: Release) -> tuple[Any, ...]:
     """What a report depends on besides the model."""
     test = dataset.split("test")
     files = [path.read_text() for path in (spec.gate.task, spec.gate.cases) if path]
+    blocks = (spec.gate.block, spec.gate.seed, spec.gate.cluster) if spec.gate.block else ()
     return (
-        "2",
+        "3",
         test.sha256,
         load_prompt(spec.gate.prompt).sha256,
         files,
@@ -139,12 +188,14 @@ def _asked(dataset: Dataset, spec: Release) -> tuple[Any, ...]:
         CONCURRENCY,
         VLLM_VERSION,
         engine_dtype(),
+        *blocks,
     )
 
 
 def _key(adapter: Adapter, dataset: Dataset, spec: Release) -> tuple[Any, ...]:
     baseline = find_baseline(adapter, spec)
-    return (adapter.sha256, baseline.version, baseline.sha256, *_asked(dataset, spec))
+    stops = (asdict(policy_of(spec, baseline.version)),) if spec.gate.block else ()  # it says how far is asked
+    return (adapter.sha256, baseline.version, baseline.sha256, *_asked(dataset, spec), *stops)
 
 
 def _score(report: EvalReport, metric: str = "exact_match,none") -> float:
@@ -155,9 +206,9 @@ def _note(pair: EvalPair) -> str:
     name = f"version {pair.baseline_version}" if pair.baseline_version else "base"
     cases = pair.candidate.assertions
     told = f", {cases.passed} of {cases.passed + cases.failed + cases.errored} cases" if pair.candidate.cases else ""
-    return (
-        f"{_score(pair.candidate):.3f} against {_score(pair.baseline):.3f} of {name} on {pair.candidate.n} items{told}"
-    )
+    of = f" of {pair.plan.items}" if pair.plan else ""
+    scores = f"{_score(pair.candidate):.3f} against {_score(pair.baseline):.3f} of {name}"
+    return f"{scores} on {pair.candidate.n}{of} items{told}"
 
 
 def _row(side: str, report: EvalReport) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 BAD_INPUT = {
-    "ResultsInvalid", "SuiteTooSmall", "NoiseUnmeasured", "ChangeUnread", "ReportInvalid",
+    "ResultsInvalid", "SuiteTooSmall", "NoiseUnmeasured", "ChangeUnread", "ReportInvalid", "MarginBelowNoise",
     "NoChampion",
     "UsageError", "BadParameter", "NoSuchOption", "MissingParameter", "BadInput", "SpecInvalid", "DatasetRefused", "BaseModelRefused",
     "TrainingRefused", "SuiteInvalid", "PromptInvalid", "CorpusError", "UnknownGpu", "FlagsRefused", "ConfigInvalid", "HeaderInvalid",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from evals.gate import decide
+from evals.gate import SliceRule, decide
 from tasks.artifacts import EvalPair, GateDecision, GatePolicy
 from tasks.spec import Release
 from tasks.stage import Status, digest_of, stage
@@ -32,12 +32,16 @@ def policy_of(spec: Release, baseline_version: str | None) -> GatePolicy:
         min_items=gate.min_items,
         min_case_pass_rate=gate.min_case_pass_rate,
         max_newly_failing_cases=gate.max_newly_failing_cases,
+        slices=tuple(SliceRule(one.column, one.value, one.rule, one.bound) for one in gate.slices),
+        cluster=gate.cluster,
+        block=gate.block,
+        seed=gate.seed,
     )
 
 
 def judge_pair(pair: EvalPair, spec: Release) -> GateDecision:
     policy = policy_of(spec, pair.baseline_version)
-    return decide(pair.candidate, pair.baseline, policy, baseline_version=pair.baseline_version)
+    return decide(pair.candidate, pair.baseline, policy, baseline_version=pair.baseline_version, plan=pair.plan)
 
 
 def _status(decision: GateDecision) -> Status:
@@ -58,7 +62,7 @@ def decision_digest(decision: GateDecision) -> str:
 
 
 def _key(pair: EvalPair, spec: Release) -> tuple[Any, ...]:
-    return ("2", pair.sha256, asdict(policy_of(spec, pair.baseline_version)))
+    return ("3", pair.sha256, asdict(policy_of(spec, pair.baseline_version)))
 
 
 _judge = stage(

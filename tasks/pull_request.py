@@ -12,14 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from evals.gate import GateDecision, decide
+from evals.gate import GateDecision, GatePolicy, decide, plan_of_suite
+from evals.gate_blocks import BlockPlan
 from evals.gate_sentences import change_headline
 from evals.gated import GatedChange, GatedSuite, diff_cases, diff_items, used_ids
 from evals.prompt import Prompt, load_prompt, messages
-from evals.suite import Item, SuiteInvalid, load_items
-from tasks.asked import Endpoint, Question, ask
+from evals.report import EvalReport
+from evals.suite import Item, SuiteInvalid, load_items, resolve_task
+from tasks.asked import Endpoint, Question, ask, ask_in_blocks
 from tasks.changes import Change, export_tree, list_paths, read_change, read_plain_file
 from tasks.judge import policy_of
+from tasks.noise import check_margin
 from tasks.touched import CODE, DATA, MEASURE, SPEC, TESTED, TRAINING, SuiteAt, Touched, suites_at, touched_suites
 
 PROMPT_FIELDS = ("prompt_sha256", "task_sha256", "cases_sha256")  # the last two hold the prompt; the measure is shared
@@ -87,11 +90,11 @@ def _take_data(change: Change, base: Path, head: Path) -> None:
 def _gate(touched: Touched, asked: Asked) -> GatedSuite:
     head, base = touched.head, touched.base or touched.head
     where = asked.endpoint
-    ours, theirs = _question(head, head), _question(base, head)
-    candidate, _ = ask(ours, where, f"{head.name} candidate")
-    baseline, reused = ask(theirs, where, f"{head.name} baseline") if theirs != ours else (candidate, False)
     policy = policy_of(base.spec, base.path)
-    decision = decide(candidate, baseline, policy, under_test=PROMPT_FIELDS)
+    check_margin(where.state, head.spec.gate, head.spec.dataset.test, policy)
+    ours, theirs = _question(head, head), _question(base, head)
+    candidate, baseline, reused, plan = _ask_both(ours, theirs, where, policy)
+    decision = decide(candidate, baseline, policy, under_test=PROMPT_FIELDS, plan=plan)
     return GatedSuite(
         suite=head.name,
         touched=touched.kinds,
@@ -102,6 +105,25 @@ def _gate(touched: Touched, asked: Asked) -> GatedSuite:
         reused=reused,
         notes=_notes(touched, where),
     )
+
+
+def _ask_both(
+    ours: Question, theirs: Question, where: Endpoint, policy: GatePolicy
+) -> tuple[EvalReport, EvalReport, bool, BlockPlan | None]:
+    """(candidate, baseline, whether the baseline's results were reused, the plan where they were asked in blocks)."""
+    if theirs == ours:
+        candidate, _ = ask(ours, where, f"{ours.suite} candidate")
+        return candidate, candidate, False, None
+    if not policy.block:
+        candidate, _ = ask(ours, where, f"{ours.suite} candidate")
+        return candidate, *ask(theirs, where, f"{ours.suite} baseline"), None
+    items = load_items(ours.dataset)
+    plan = plan_of_suite(items, resolve_task(ours.task, ours.dataset, ours.prompt).slices, policy)
+    alone = replace(policy, min_case_pass_rate=0.0)
+    candidate, baseline, reused = ask_in_blocks(
+        ours, theirs, where, plan, lambda new, old: decide(new, old, alone, under_test=PROMPT_FIELDS, plan=plan)
+    )
+    return candidate, baseline, reused, plan
 
 
 def _question(side: SuiteAt, measure: SuiteAt) -> Question:

@@ -11,9 +11,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from tasks.gate_spec import GateSpec, Part
 from tasks.plain_yaml import Plain, Where, YamlInvalid, read_plain
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -22,10 +23,6 @@ NAME = r"^[a-z][a-z0-9-]{1,39}$"
 
 class SpecInvalid(Exception):
     """A release.yaml that cannot be used. The message lists every fault with file, line and what is allowed."""
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DatasetSpec(Part):
@@ -57,41 +54,6 @@ class TrainingSpec(Part):
         description="The same seed and data give the same adapter, byte for byte, on one machine.",
     )
     timeout_seconds: int = Field(3600, ge=30, description="Training is stopped after this long.")
-
-
-class GateSpec(Part):
-    """What the candidate must show. Compared item by item with the baseline."""
-
-    baseline: Literal["champion", "base"] = Field(
-        "champion", description="champion falls back to base where there is none."
-    )
-    task: Path = Field(description="lm-eval task YAML.")
-    prompt: Path = Field(
-        description="prompt.yaml: system and user text around an item; used in training, evaluation and serving."
-    )
-    cases: Path | None = Field(None, description="promptfoo configuration with cases that must hold.")
-    metric: str = Field("exact_match,none", description="lm-eval's metric and filter, as `metric,filter`.")
-    rule: Literal["superior", "non_inferior"] = Field("non_inferior", description="Against the baseline.")
-    margin: float = Field(0.05, ge=0, lt=1, description="How much worse still counts as non_inferior.")
-    alpha: float = Field(0.05, gt=0, le=0.5, description="Bound on the rate of false promotions.")
-    floor: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="The lower confidence bound of the candidate's own score must lie above it; 0 is none.",
-    )
-    min_items: int = Field(50, ge=2, description="Fewer test items than this are inconclusive.")
-    min_case_pass_rate: float = Field(0.0, ge=0, le=1, description="Share of promptfoo cases that must pass.")
-    max_newly_failing_cases: int = Field(
-        0, ge=0, description="promptfoo cases that the baseline passes and the candidate may fail."
-    )
-
-    @field_validator("margin")
-    @classmethod
-    def _can_be_met(cls, margin: float, info: ValidationInfo) -> float:
-        if margin == 0 and info.data.get("rule") == "non_inferior":
-            raise ValueError("must be above 0 for non_inferior: no interval lies wholly above a difference of 0")
-        return margin
 
 
 class ServingSpec(Part):
@@ -291,6 +253,8 @@ def _fault(path: Path, tree: Plain, detail: ErrorDetails) -> str:
 def _model_at(where: Where) -> type[BaseModel]:
     model: type[BaseModel] = Release
     for part in where:
+        if part.isdigit():
+            continue
         annotation = model.model_fields[part].annotation
         options = [annotation, *get_args(annotation)]
         model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.child import PROGRESS, Finished, run_child
+from evals.child import DONE, PROGRESS, Finished, StandingChild, run_child
 
 SHELL = ("sh", "-c")
 
@@ -59,6 +59,34 @@ def test_an_exception_in_the_caller_kills_the_child(tmp_path: Path) -> None:
         run_child(
             [*SHELL, script], cwd=tmp_path, log=tmp_path / "log", timeout_s=20, total=1, progress=stop, set_env={}
         )
+    assert_gone(int((tmp_path / "pid").read_text()))
+
+
+def standing(tmp_path: Path, script: str) -> StandingChild:
+    return StandingChild([*SHELL, script], cwd=tmp_path, log=tmp_path / "log", set_env={})
+
+
+def test_a_standing_child_answers_one_request_after_another(tmp_path: Path) -> None:
+    script = f"while read line; do echo $$ $line >> asked; echo {PROGRESS} 2; echo {DONE}; done"
+    told: list[tuple[int, int]] = []
+    with standing(tmp_path, script) as child:
+        for request in ({"n": 1}, {"n": 2}):
+            assert child.ask(request, timeout_s=10, total=2, progress=lambda *both: told.append(both)) is None
+    lines = [line.split(" ", 1) for line in (tmp_path / "asked").read_text().splitlines()]
+    assert [text for _, text in lines] == ['{"n": 1}', '{"n": 2}']
+    assert told == [(2, 2), (2, 2)]
+    assert lines[0][0] == lines[1][0]  # the same process
+    assert_gone(int(lines[0][0]))
+
+
+def test_a_standing_child_that_ends_or_hangs_says_how(tmp_path: Path) -> None:
+    with standing(tmp_path, "read line; echo no >&2; exit 3") as child:
+        ended = child.ask({}, timeout_s=10, total=1, progress=lambda done, total: None)
+        assert ended == Finished(3, "no", False)
+    with standing(tmp_path, "echo $$ > pid; sleep 30") as child:
+        late = child.ask({}, timeout_s=0.3, total=1, progress=lambda done, total: None)
+        assert late is not None
+        assert late.timed_out
     assert_gone(int((tmp_path / "pid").read_text()))
 
 

@@ -39,6 +39,14 @@ def test_a_better_candidate_passes_with_its_interval_and_reasons() -> None:
     assert (decision.items_used, decision.items_available) == (100, 100)
 
 
+def test_a_baseline_that_is_registered_is_named_by_its_version() -> None:
+    baseline = make_report(HALF, {"case-a": "errored"}, model="eval-ticket-router-5b00e518f4ae")
+    decision = decide(make_report(GOOD, {"case-a": "passed"}), baseline, POLICY, baseline_version="7")
+    assert any("0.500 for the baseline version 7: a difference" in reason for reason in decision.reasons)
+    assert decision.reasons[0].startswith("1 promptfoo cases of the baseline version 7 errored")
+    assert not any("5b00e518f4ae" in reason for reason in decision.reasons)
+
+
 def test_a_worse_candidate_is_rejected() -> None:
     decision = decide(make_report(BAD), make_report(HALF), POLICY)
     assert decision.verdict == "rejected"
@@ -126,7 +134,10 @@ def test_an_errored_case_is_inconclusive_and_not_failed(side: str) -> None:
     new, old = (errored, fine) if side == "candidate" else (fine, errored)
     decision = decide(make_report(GOOD, new, model="good"), make_report(HALF, old), POLICY)
     assert decision.verdict == "inconclusive"
-    assert f"1 promptfoo cases of {'good' if side == 'candidate' else 'base'} errored" in decision.reasons[0]
+    assert (
+        f"1 promptfoo cases of the {'candidate' if side == 'candidate' else 'baseline base'} errored"
+        in decision.reasons[0]
+    )
     assert "rejected" not in verdicts(decision).values()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from evals.endpoint import ModelNotServed
-from evals.lm_eval_runner import LmEvalFailed, LmEvalRun, run_lm_eval
+from evals.lm_eval_runner import LmEval, LmEvalFailed, LmEvalRun, Setting
 from evals.lm_eval_worker import TemplateMismatch, check_template
 from evals.prompt import Prompt, messages
 from evals.suite import SuiteInvalid
@@ -45,6 +45,22 @@ def write_dataset(folder: Path) -> Path:
     return path
 
 
+def asking(folder: Path, endpoint: ScriptedEndpoint, tokenizer: Path = MODEL) -> LmEval:
+    return LmEval(
+        TASK_YAML,
+        write_dataset(folder),
+        prompt=PROMPT,
+        base_url=endpoint.base_url or "http://127.0.0.1:1/v1",
+        tokenizer=tokenizer,
+        workdir=folder / "work",
+        setting=Setting(num_concurrent=2),
+    )
+
+
+def quiet(done: int, total: int) -> None:
+    """Progress that nobody reads."""
+
+
 @dataclass
 class Ran:
     run: LmEvalRun
@@ -75,18 +91,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         tokenize=lambda sent: next(expected[key] for key in asked if asked[key] == sent),
     )
     told: list[tuple[int, int]] = []
-    with serving(endpoint):
-        run = run_lm_eval(
-            TASK_YAML,
-            write_dataset(folder),
-            prompt=PROMPT,
-            base_url=endpoint.base_url,
-            model="candidate",
-            tokenizer=MODEL,
-            workdir=folder / "work",
-            num_concurrent=2,
-            progress=lambda done, total: told.append((done, total)),
-        )
+    with serving(endpoint), asking(folder, endpoint) as lm_eval:
+        run = lm_eval.ask("candidate", "abcde", progress=lambda done, total: told.append((done, total)))
     yield Ran(run, endpoint, told, expected, tokenizer)
 
 
@@ -153,55 +159,65 @@ def test_a_server_without_tokenize_cannot_be_compared(ran: Ran, tmp_path: Path) 
         check_template(template_job(tmp_path, endpoint), ran.tokenizer)
 
 
-def test_an_endpoint_that_dies_halfway_gives_an_error_and_no_scores(tmp_path: Path) -> None:
-    answered: list[int] = []
+def test_an_endpoint_that_dies_halfway_goes_on_from_the_answers_that_came(tmp_path: Path) -> None:
+    """It dies after three items; the next process asks the two that are left, and no item was answered twice."""
+    alive = True
+    answered: list[tuple[int, ...]] = []
 
     def dying(model: str, ids: list[int]) -> str:
-        answered.append(1)
-        if len(answered) > 3:
+        if len(ids) == 3:
+            return ""  # the probe
+        if len(answered) >= 3 and not alive:
             raise RuntimeError("the engine is dead")
+        answered.append(tuple(ids))
         return "shipping"
 
-    endpoint = ScriptedEndpoint(complete=dying)
-    with serving(endpoint), pytest.raises(LmEvalFailed, match=r"ended with exit code 1: .*500.*lm_eval\.log"):
-        run_lm_eval(
-            TASK_YAML,
-            write_dataset(tmp_path),
-            prompt=PROMPT,
-            base_url=endpoint.base_url,
-            model="base",
-            tokenizer=MODEL,
-            workdir=tmp_path / "work",
-            progress=lambda done, total: None,
-        )
-    assert not (tmp_path / "work" / "result.json").exists()
+    endpoint, kept = ScriptedEndpoint(complete=dying), tmp_path / "answers.jsonl"
+    with serving(endpoint):
+        alive = False
+        with (
+            asking(tmp_path, endpoint) as first,
+            pytest.raises(LmEvalFailed, match=r"exit code 1: .*500.*lm_eval\.log"),
+        ):
+            first.ask("base", "abcde", answers=kept, progress=quiet)
+        assert not (tmp_path / "work" / "result.json").exists()
+        assert len(kept.read_text().splitlines()) == 3
+        kept.write_text(kept.read_text() + '{"asked": "cut o')  # a kill in the middle of a line
+        alive = True
+        told: list[tuple[int, int]] = []
+        with asking(tmp_path, endpoint) as second:
+            run = second.ask("base", "abcde", answers=kept, progress=lambda *both: told.append(both))
+    assert [item.answer for item in run.items] == ["shipping"] * 5
+    assert len(answered) == len(set(answered)) == 5
+    assert (told[-1], sorted(told)) == ((5, 5), told)
+
+
+def test_a_process_that_stays_up_is_asked_parts_of_two_models(tmp_path: Path) -> None:
+    endpoint = ScriptedEndpoint(complete=lambda model, ids: "shipping" if model == "base" else "account")
+    with serving(endpoint), asking(tmp_path, endpoint) as lm_eval:
+        runs = [
+            lm_eval.ask(model, ids, progress=quiet)
+            for model, ids in (("base", "da"), ("candidate", "da"), ("base", "c"), ("candidate", "ebc"))
+        ]
+    assert [[item.id for item in run.items] for run in runs] == [["a", "d"], ["a", "d"], ["c"], ["b", "c", "e"]]
+    assert [run.served.model for run in runs] == ["base", "candidate", "base", "candidate"]
+    assert [[item.score for item in run.items] for run in runs] == [[1.0, 0.0], [0.0, 0.0], [0.0], [0.0, 1.0, 0.0]]
+    assert len({body["model"] for body in completions(endpoint)}) == 2
+    asked = [tuple(body["prompt"][0]) for body in completions(endpoint) if body["max_tokens"] != 1]
+    assert len(asked) == 8
 
 
 def test_nothing_is_started_for_a_model_that_is_not_served(tmp_path: Path) -> None:
     endpoint = ScriptedEndpoint()
-    with serving(endpoint), pytest.raises(ModelNotServed, match="it serves base, candidate"):
-        run_lm_eval(
-            TASK_YAML,
-            write_dataset(tmp_path),
-            prompt=PROMPT,
-            base_url=endpoint.base_url,
-            model="other",
-            tokenizer=MODEL,
-            workdir=tmp_path / "work",
-            progress=lambda done, total: None,
-        )
+    with (
+        serving(endpoint),
+        asking(tmp_path, endpoint) as lm_eval,
+        pytest.raises(ModelNotServed, match="it serves base, candidate"),
+    ):
+        lm_eval.ask("other", "a", progress=quiet)
     assert not (tmp_path / "work").exists()
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SuiteInvalid, match=r"has no tokenizer\.json"):
-        run_lm_eval(
-            TASK_YAML,
-            write_dataset(tmp_path),
-            prompt=PROMPT,
-            base_url="http://127.0.0.1:1/v1",
-            model="base",
-            tokenizer=tmp_path,
-            workdir=tmp_path / "work",
-            progress=lambda done, total: None,
-        )
+        asking(tmp_path, ScriptedEndpoint(), tokenizer=tmp_path)

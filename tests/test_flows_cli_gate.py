@@ -197,3 +197,33 @@ def test_runs_of_other_items_are_refused(
 ) -> None:
     old, new = rows_of(3, 3, 20)
     assert "in one run only" in refused(monkeypatch, capsys, ["aa", *files(tmp_path, old, new[:-1])])
+
+
+def test_the_other_forms_say_what_the_text_says(tmp_path: Path) -> None:
+    old, new = rows_of(10, 60, 330)
+    told = [
+        [{**row, "question": f"Q {row['id']}", "answer": f"{side} <b>", "target": "t"} for row in rows]
+        for side, rows in (("old", old), ("new", new))
+    ]
+    forms = {name: tmp_path / f"report.{name}" for name in ("junit", "markdown", "html")}
+    options = [f"--{name}={path}" for name, path in forms.items()]
+    code, out = run(["compare", *files(tmp_path, *told), "--non-inferior", "0.05", *options])
+    text = {name: path.read_text() for name, path in forms.items()}
+    assert code == 3
+    assert out.startswith("rejected:")
+    assert '<failure type="rejected"' in text["junit"]
+    assert text["junit"].count("newly failing: i") == 60
+    assert "❌ rejected" in text["markdown"]
+    assert "<summary>60 newly failing</summary>" in text["markdown"]
+    assert "candidate.jsonl was rejected" in text["html"]
+    assert "Q i10" in text["html"]
+    assert "new &lt;b&gt;" in text["html"]
+
+
+def test_a_form_that_cannot_be_written_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(
+        monkeypatch, capsys, ["compare", "gone.jsonl", "gone.jsonl", "--html", str(tmp_path / "no" / "x.html")]
+    )
+    assert "lies in a folder that does not exist" in said

@@ -9,6 +9,7 @@ import pytest
 
 from evals.fingerprint import FingerprintMismatch
 from evals.gate import GatePolicy
+from evals.report import ReportInvalid, canonical
 from tasks.drift import judge_drift, verdict_changed
 from tests.fix_reports import FINGERPRINT, make_report
 
@@ -29,6 +30,16 @@ def test_answers_that_became_wrong_are_drift_and_are_named() -> None:
     drift = judge_drift("tickets", RELEASE, now, None, POLICY)
     assert drift.verdict == "rejected"
     assert drift.suites[0].decision.item_flips.newly_failing == tuple(f"item-{place:03}" for place in range(30))
+
+
+def test_a_release_that_stopped_early_is_asked_about_its_own_items_again() -> None:
+    blocks = replace(FINGERPRINT, sampling=canonical({"num_concurrent": 8, "batch_size": 1, "block": 32, "seed": 0}))
+    release = make_report({f"item-{place:03}": 1.0 for place in range(50, 90)}, fingerprint=blocks)
+    now = make_report([0.0] * 50 + [1.0] * 40 + [0.0] * 10)
+    drift = judge_drift("tickets", release, now, None, replace(POLICY, block=32))
+    assert (drift.verdict, drift.suites[0].decision.items_used) == ("passed", 40)
+    with pytest.raises(ReportInvalid, match="lacks 1 of 40 items, such as 'item-089'"):
+        judge_drift("tickets", release, make_report([1.0] * 89), None, POLICY)
 
 
 def test_another_prompt_is_another_question_and_no_drift() -> None:

@@ -138,6 +138,10 @@ def test_a_value_out_of_bounds_is_named_with_the_bound(tmp_path: Path, added: st
     ("added", "words"),
     [
         ("rule: better", "gate.rule: Input should be 'superior' or 'non_inferior' (found 'better')"),
+        ("block: -1", "gate.block: Input should be greater than or equal to 0 (found -1)"),
+        ("slices: [{column: team, bound: 0.1}]", "gate.slices.0.value: missing. The items' value in it."),
+        ("slices: [{column: team, value: a, bound: 0}]", "gate.slices.0.bound: must be above 0 for non_inferior (found 0)"),
+        ("slices: [{column: t, value: a, bound: 0.1, k: 1}]", "gate.slices.0.k: unknown key. Allowed here: column, value,"),
         ("baseline: last", "gate.baseline: Input should be 'champion' or 'base' (found 'last')"),
         ("min_items: 1", "gate.min_items: Input should be greater than or equal to 2 (found 1)"),
         ("margin: 0", "gate.margin: must be above 0 for non_inferior"),
