@@ -109,15 +109,20 @@ def page(
     tenant: Tenant = "default",
     model: Model = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8300,
+    listen: Annotated[
+        str, typer.Option(help="Address to listen on. It has no accounts: mind who reaches it.")
+    ] = "127.0.0.1",
+    answer_to: Annotated[str, typer.Option(help="Names it is asked by besides loopback's, with commas.")] = "",
 ) -> None:
-    """Serve the page and its HTTP API on loopback, until Ctrl-C.
+    """Serve the page and its HTTP API, until Ctrl-C.
 
     Example: liftlock page --port 8300
     """
-    from tasks.rag_page import serve
+    from tasks.rag_page import Where, serve
     from tasks.settings import get_settings
 
-    serve(get_settings(), tenant, model, port, lambda url: log.print(f"answers at {url}"))
+    where = Where(listen, port, tuple(name for name in answer_to.split(",") if name))
+    serve(get_settings(), tenant, model, where, lambda url: log.print(f"answers at {url}"))
 
 
 def _asked(question: str, tenant: str, k: int, under: str, kind: list[str] | None) -> Asked:

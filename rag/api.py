@@ -33,6 +33,7 @@ from rag.search import Filter, neighbours
 
 PAGE = Path(__file__).with_name("page.html")
 MAX_BODY_BYTES = 64 << 10
+LOOPBACK = ("127.0.0.1", "localhost")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -77,7 +78,7 @@ class Question(BaseModel):
         )  # fmt: skip
 
 
-def make_app(backend: Backend, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) -> Starlette:
+def make_app(backend: Backend, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
     """`hosts` are the names it may be asked by: a page elsewhere cannot reach it by a name of its own."""
 
     async def ask(request: Request) -> Response:

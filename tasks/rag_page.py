@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import httpx
 import psycopg
 import uvicorn
 
 from rag.answer import ContextTooSmall
-from rag.api import Backend, make_app
+from rag.api import LOOPBACK, Backend, make_app
 from rag.chat import ChatRefused, ChatUnavailable
 from rag.embed import EmbedderUnavailable
 from rag.embed_http import EmbedderBusy, EmbedderRefused
@@ -33,13 +34,31 @@ class PageUnavailable(Exception):
     """The database of the documents cannot be reached."""
 
 
-def serve(settings: Settings, tenant: str, model: str | None, port: int, say: Callable[[str], None]) -> None:
-    """Until it is interrupted. Raises OSError where the port is taken."""
+class AddressTaken(Exception):
+    """The page cannot listen there."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the page listens, and the names besides loopback's that it may be asked by."""
+
+    address: str
+    port: int
+    names: tuple[str, ...] = ()
+
+
+def serve(settings: Settings, tenant: str, model: str | None, where: Where, say: Callable[[str], None]) -> None:
+    """Until it is interrupted. Raises AddressTaken, TenantInvalid."""
     with httpx.Client(timeout=REQUEST_SECONDS) as client, socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        say(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        app = make_app(backend_of(settings, check_tenant(tenant), model, client))
+        try:
+            listener.bind((where.address, where.port))
+        except OSError as error:
+            raise AddressTaken(
+                f"{where.address}:{where.port}: {error.strerror}; choose another by --port, or 0 for a free one"
+            ) from error
+        app = make_app(backend_of(settings, check_tenant(tenant), model, client), (*LOOPBACK, *where.names))
+        say(f"http://{where.address}:{listener.getsockname()[1]}")
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 
