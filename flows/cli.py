@@ -154,7 +154,9 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command(rich_help_panel="Local stack")
 def logs(
-    name: Annotated[str, typer.Argument(help="A part: postgres, mlflow, prefect, worker, vllm, envoy or embeddings.")],
+    name: Annotated[
+        str, typer.Argument(help="A part: postgres, mlflow, prefect, worker, watch, vllm, envoy or embeddings.")
+    ],
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 40,
 ) -> None:
     """Print the end of a part's log.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 
+from tasks.lease import leased
 from tasks.ledger import alias_version, promoter
 from tasks.model_lock import ModelLock
 from tasks.promotion.ledger import Alias
@@ -59,7 +60,8 @@ def _roll_out(client: mlflow.MlflowClient, wanted: Wanted) -> None:
     version = read_version(client, wanted.model, str(wanted.version))
     with ModelLock(addresses(settings).dsn(DATABASE), wanted.model):
         run = start_run(settings.state, Path("promote"), wanted.model, resume=False, fresh=True)
-        rollout = roll_out_version(version, recalled.modelcar, recalled.fit, recalled.dataset(), recalled.spec)
+        with leased(run, addresses(settings).dsn(DATABASE)):
+            rollout = roll_out_version(version, recalled.modelcar, recalled.fit, recalled.dataset(), recalled.spec)
         run.record(verdict="champion" if rollout.outcome == "completed" else "undone")
     if rollout.outcome != "completed":
         raise RolloutUndone(rollout)

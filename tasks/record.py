@@ -29,6 +29,7 @@ from tasks.engine_contract import kept_contract
 from tasks.evaluate import engine_of
 from tasks.exit_codes import code_of
 from tasks.judge import GateRefused
+from tasks.lease import LeaseLost, leased
 from tasks.ledger import alias_version
 from tasks.model_lock import ModelLock
 from tasks.package import check_package
@@ -71,6 +72,7 @@ class Record:
         self.where: Addresses = up(settings, lambda _: None, engine_of(self.spec, self._base))
         self._stack.enter_context(ModelLock(self.where.dsn("liftlock"), self.spec.name))
         self.run: Run = start_run(settings.state, self.spec_file, self.spec.name, **self._options)
+        self._stack.enter_context(leased(self.run, self.where.dsn("liftlock")))
         return self
 
     @property
@@ -92,7 +94,7 @@ class Record:
             self._values["contract"] = kept_contract(self._values.get("modelcar"))
             if isinstance(error, RolloutUndone):
                 self._values["rollout"] = error.rollout
-            if error is not None and not isinstance(error, Exception):
+            if error is not None and (not isinstance(error, Exception) or isinstance(error, LeaseLost)):
                 return  # stopped from outside: the run stays unfinished and can be resumed
             verdict = _verdict(error)
             reasons = _reasons(error, self._values.get("decision"))

@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Run:
     began: float = field(default_factory=time.time)
     stages: list[StageRecord] = field(default_factory=list)
     fresh: bool = False
+    lease: Callable[[str], None] = lambda _: None
 
     def add(self, stage: StageRecord) -> None:
         self.stages = [one for one in self.stages if one.name != stage.name] + [stage]
@@ -44,6 +46,8 @@ class Run:
         )
 
     def begin(self, name: str) -> None:
+        """Raises LeaseLost where another one may have taken the run on."""
+        self.lease(name)
         if not self.console.is_terminal:
             return
         self.console.print(f"… {name}", end="\r", highlight=False, markup=False)

@@ -12,6 +12,7 @@ pytest_plugins = (
     "tests.fix_kyverno_registry",
     "tests.fix_mlflow",
     "tests.fix_postgres",
+    "tests.fix_prefect",
     "tests.fix_promotion",
     "tests.fix_rag",
     "tests.fix_registry",

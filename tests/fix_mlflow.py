@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 START_SECONDS = 120  # it makes its tables first
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+WEBHOOKS = {
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_CACHE_TTL": "1",  # seconds until a webhook that a test makes is known
+    "MLFLOW_WEBHOOK_REQUEST_MAX_RETRIES": "1",
+}
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +44,12 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            argv, cwd=folder, stdout=output, stderr=output, env={**os.environ, **QUIET}, start_new_session=True
+            argv,
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **QUIET, **WEBHOOKS},
+            start_new_session=True,
         )
     try:
         deadline = time.monotonic() + START_SECONDS

@@ -116,7 +116,7 @@ def test_status_shows_every_part_ready(stack: Stack, champion: dict[str, Any]) -
     done = stack.run("status", "--json")
     assert done.returncode == 0, done.stdout
     assert {row["part"]: row["health"] for row in json.loads(done.stdout)} == dict.fromkeys(
-        ("postgres", "mlflow", "prefect", "worker", "vllm", "envoy"), "ready"
+        ("postgres", "mlflow", "prefect", "worker", "watch", "vllm", "envoy"), "ready"
     )
 
 

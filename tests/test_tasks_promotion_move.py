@@ -239,3 +239,15 @@ def test_of_many_first_promoters_one_wins(promotion: Promotion) -> None:
     winner = promotion.alias()
     assert {run.result() for run in runs if not run.exception()} == {winner}
     assert promotion.story() == [("champion", None, winner)]
+
+
+def test_a_version_that_was_built_anew_gets_a_line_with_its_new_digest(promotion: Promotion) -> None:
+    """The alias stays where it is; the ledger must name the bytes that are there now."""
+    first = promotion.wanted("1", None, "staging")
+    rebuilt = replace(first, expected="1", evidence={**first.evidence, "modelcar": "x@sha256:new"})
+    promotion.promoter.move(first)
+    assert promotion.promoter.move(rebuilt) is not None
+    assert promotion.promoter.move(rebuilt) is None
+    assert promotion.story() == [("staging", None, "1"), ("staging", "1", "1")]
+    assert promotion.lines()[-1].evidence["modelcar"] == "x@sha256:new"
+    assert faults(promotion) == []

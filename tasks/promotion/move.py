@@ -19,6 +19,7 @@ from tasks.promotion.ledger import ALIASES, Alias, Kind, Line
 from tasks.promotion.registry import SETTLED_SECONDS, Registry, RegistryRefused
 
 POLL_SECONDS = 0.2
+BYTES = ("adapter_sha256", "base_sha256", "modelcar", "fit_report_sha256")
 Verify = Callable[[str, Alias, str, Mapping[str, str]], Mapping[str, str]]
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Promoter:
             now = self.registry.alias(wanted.model, wanted.alias)
             last = ledger.position(connection, wanted.model, wanted.alias)
             written = last.to_version if last else None
-            if now == wanted.version == written:
+            if now == wanted.version == written and not _rebuilt(last, wanted):
                 self._tell(connection, wanted.model)
                 return None
             _compare(wanted, now)
@@ -148,6 +149,12 @@ class Promoter:
 def _check_alias(wanted: Wanted) -> None:
     if wanted.alias not in ALIASES:
         raise ValueError(f"alias {wanted.alias!r} of {wanted.model} is not kept here; use one of {', '.join(ALIASES)}")
+
+
+def _rebuilt(last: Line | None, wanted: Wanted) -> bool:
+    """Whether the version has other bytes than its last line says: then the line that names them is missing."""
+    known = last.evidence if last else {}
+    return any(known.get(name) != digest for name, digest in wanted.evidence.items() if name in BYTES)
 
 
 def _compare(wanted: Wanted, now: str | None) -> None:

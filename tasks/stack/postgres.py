@@ -13,7 +13,8 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from tasks.stack.addresses import DATABASES, POSTGRES_USER, postgres_password
+from tasks.stack.addresses import DATABASES, POSTGRES_USER
+from tasks.stack.kept_secrets import postgres_password
 from tasks.stack.parts import COPIED_BINARIES, postgres_binaries, postgres_home, postgres_user
 
 
