@@ -15,7 +15,7 @@ BAD_INPUT = {
     "PromotionBusy", "NoSuchVersion", "NothingToUndo",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",
-      "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused"}  # fmt: skip
+      "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed"}  # fmt: skip
 
 
 def code_of(error: BaseException) -> int:

@@ -156,6 +156,16 @@ def test_a_candidate_that_is_not_shown_to_be_fast_enough_is_held() -> None:
     assert found.reason.startswith("not yet shown to be fast enough: median first token")
 
 
+def test_more_empty_answers_that_may_be_chance_are_held_until_that_is_settled() -> None:
+    rows = drawn(60, 50)
+    canary = [place for place, one in enumerate(rows) if one.version == "c"]
+    for place in canary[:4]:
+        rows[place] = replace(rows[place], empty=True)
+    found = judged(rows)
+    assert found.decision == "hold"
+    assert found.reason.startswith(f"not settled: empty answers: 4 of {len(canary)} of the candidate against 0 of ")
+
+
 def test_a_gateway_that_ignores_the_weight_does_not_pass() -> None:
     found = judged(drawn(200, 50), weight=10)
     assert found.decision == "hold"

@@ -13,6 +13,7 @@ from serving.rollout.model import Decision, Finding
 from serving.rollout.share import exact_interval
 
 CONFIDENCE = 0.95
+MOST_EXCESS = 0.05  # so many more events may be chance; above it the step waits for the evidence to settle it
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ def finding_of_event(metric: Metric, stable: EventSide, candidate: EventSide, od
         f"{metric.said}: {candidate.hits} of {candidate.total} of the candidate against "
         f"{stable.hits} of {stable.total} of stable (evidence {odds:.0f} to 1, required {needed:.0f})"
     )
-    decision: Decision = "undo" if odds >= needed else "go_on"
+    excess = (candidate.share or 0.0) - (stable.share or 0.0)
+    decision: Decision = "undo" if odds >= needed else "hold" if excess > MOST_EXCESS else "go_on"
+    if decision == "hold":
+        said = f"not settled: {said}"
     return Finding(metric.name, stable.share, candidate.share, low, high, odds, needed, decision, said)
 
 

@@ -32,30 +32,34 @@ class Traffic:
         self.patience = patience
         self._prompts: Iterator[Messages] = itertools.cycle(prompts)
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._samples: list[Sample] = []
+        self._slots: list[Sample | None] = []
 
     def samples(self) -> list[Sample]:
-        """Those answered since the start, in order of their end."""
+        """Those since the start in the order in which they were sent, up to the first that is under way.
+
+        In this order the gateway's draws are independent of what was measured. In the order of answers they are not: while a
+        candidate is slow, its requests would be missing, and the bets on who answered would be no fair game.
+        """
         with self._lock:
-            return list(self._samples)
+            return [sample for sample in itertools.takewhile(lambda slot: slot is not None, self._slots) if sample]
 
     @contextmanager
     def flowing(self) -> Iterator[None]:
         """Requests are sent while the block runs; those under way at its end are not waited for."""
-        self._stop, self._samples = threading.Event(), []
+        stop, self._slots = threading.Event(), []
         for _ in range(self.concurrency):
-            threading.Thread(target=self._send, args=(self._stop, self._samples), daemon=True).start()
+            threading.Thread(target=self._send, args=(stop, self._slots), daemon=True).start()
         try:
             yield
         finally:
-            self._stop.set()
+            stop.set()
 
-    def _send(self, stop: threading.Event, samples: list[Sample]) -> None:
+    def _send(self, stop: threading.Event, slots: list[Sample | None]) -> None:
         with httpx.Client(timeout=self.patience) as client:
             while not stop.is_set():
                 with self._lock:
-                    messages = next(self._prompts)
+                    messages, place = next(self._prompts), len(slots)
+                    slots.append(None)
                 sample = ask(client, self.url, self.model, messages, self.version_header)
                 with self._lock:
-                    samples.append(sample)
+                    slots[place] = sample
