@@ -45,7 +45,13 @@ def test_other_python_versions_give_the_same_digest(tmp_path: Path, python: str)
     if not python:
         pytest.skip("no other Python from 3.11 on is installed")
     base, adapter = make_base(tmp_path / "base"), make_adapter(tmp_path / "adapter")
-    environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONHASHSEED": "7",
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     done = subprocess.run(
         [python, "-c", BUILD, str(base), str(adapter)], env=environment, capture_output=True, text=True, check=False
     )
