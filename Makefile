@@ -1,6 +1,8 @@
 # Every command of the docs. `make help` lists them.
 PYTHON ?= python3
 SPEC ?= evals/ticket_router/release.yaml
+# Set-up leaves bytecode to the first import; a shell that forbids writing it would compile torch anew at every start (10 to 40 s each).
+export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 

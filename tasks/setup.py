@@ -150,7 +150,7 @@ def install_pipeline() -> None:
     _pip(VENV, "--requirement", str(ROOT / "constraints.txt"), what="installing the pipeline's packages")
     PGVECTOR_MARK.unlink(missing_ok=True)  # Postgres may be a new one
     (VENV / "bin" / "liftlock").write_text(
-        f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{VENV}/bin/python" -P -m flows.cli "$@"\n'
+        f'#!/bin/sh\nPYTHONDONTWRITEBYTECODE= PYTHONPATH="{ROOT}" exec "{VENV}/bin/python" -P -m flows.cli "$@"\n'
     )  # -P: a folder named tasks or evals where the user stands must not win over ours
     (VENV / "bin" / "liftlock").chmod(0o755)
 
