@@ -19,6 +19,7 @@ from rich.table import Table
 from flows.cli_drill import register as register_drill
 from flows.cli_fit import fit
 from flows.cli_gate_change import gate
+from flows.cli_gateway import register as register_gateway
 from flows.cli_history import register as register_history
 from flows.cli_keys import keys
 from flows.cli_modelcar import modelcar
@@ -47,6 +48,7 @@ register_promotion(app)
 register_drill(app)
 register_history(app)
 register_rag(app)
+register_gateway(app)
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 BAD_INPUT = 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from tasks.access_log import turn_over_access_log
 from tasks.ledger import promoter
 from tasks.reconcile import reconciler
 
@@ -15,6 +16,7 @@ def reconcile(model: str = "") -> list[str]:
     Args:
         model: Name of the registered model. Empty: every model that the ledger knows.
     """
+    turn_over_access_log()
     checker = reconciler(promoter())
     found = [one for name in ([model] if model else checker.models()) for one in checker.model(name)]
     return [f"{one.model}@{one.alias}: {one.done}: {one.reason}" for one in found]

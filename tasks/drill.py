@@ -19,6 +19,7 @@ from serving.rollout.local import LocalTarget
 from serving.rollout.model import Rollout
 from serving.rollout.steps import Plan, roll_out
 from serving.rollout.traffic import Traffic
+from tasks.gateway_keys import own_headers
 
 WEIGHTS = (50, 100)
 WARM_UP = 3
@@ -81,7 +82,8 @@ def _one(gateway: Gateway, gateway_url: str, rollouts: Rollouts, stable: str, fa
     gateway.set_stable(name, stable)
     with FaultyEngine(gateway.engine_url, candidate, stable, fault, healthy=WARM_UP) as engine:
         target = LocalTarget(gateway, candidate_engine=engine.url)
-        traffic = Traffic(gateway_url, name, prompts(), VERSION_HEADER, patience=PATIENCE_SECONDS)
+        headers = own_headers(gateway.folder)
+        traffic = Traffic(gateway_url, name, prompts(), VERSION_HEADER, patience=PATIENCE_SECONDS, headers=headers)
         plan = Plan(name, candidate, "drill", engine.url, prompts(), WEIGHTS, WARM_UP, POLICY, HOLD_SECONDS, 5)
         rollout = roll_out(rollouts, plan, target, traffic, lambda _: None)
         if rollout.outcome == "completed":

@@ -12,10 +12,10 @@ BAD_INPUT = {
     "ContractUnread", "ResidualsInvalid", "ReferenceInvalid", "CredentialsInvalid", "ShellMissing", "DestinationTaken", "ImageMissing",
     "AdapterMissing", "LayoutInvalid", "RolloutUnderWay", "NoRollout", "KeyInvalid", "KeyTaken", "PredicateInvalid", "DocumentInvalid",
     "NotIndexed", "EmbedderMismatch", "EmbedderUnavailable", "IndexBusy", "ContextTooSmall", "ModelUnnamed", "TenantInvalid", "AddressTaken",
-    "PromotionBusy", "NoSuchVersion", "NothingToUndo",
+    "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "EndpointInvalid",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",
-      "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed"}  # fmt: skip
+      "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed", "NotTraced"}  # fmt: skip
 
 
 def code_of(error: BaseException) -> int:

@@ -22,6 +22,7 @@ from rag.generation import Pins, Precision
 from rag.index import IndexResult, Progress, index, quiet
 from rag.schema import Connection
 from tasks.embeddings import REQUEST_SECONDS, open_embedder
+from tasks.gateway_keys import own_key
 from tasks.settings import Settings
 from tasks.stack.addresses import gateway_address, postgres_address
 
@@ -71,7 +72,7 @@ def open_chat(
 ) -> Chat:
     """Asks `model` through the gateway; the only one that it serves where it is None. Raises StackDown, and ModelUnnamed when it is asked."""
     url = gateway_address(settings)
-    key = settings.api_key.get_secret_value() if settings.api_key else None
+    key = settings.api_key.get_secret_value() if settings.api_key else own_key(settings.state / "gateway")
 
     def chat(messages: Messages) -> Iterator[str]:
         name = model or _only_model(url, client, key)

@@ -20,6 +20,7 @@ from tasks.artifacts import Dataset, FitReport, Modelcar, ModelVersion, Rollout
 from tasks.build_and_push import engine_model_of
 from tasks.dataset import read_items
 from tasks.engine_contract import hold_to_contract
+from tasks.gateway_keys import own_headers
 from tasks.ledger import alias_version, move_alias
 from tasks.model_lock import ModelLock
 from tasks.promotion.evidence import keep_document
@@ -133,7 +134,8 @@ def _canary(
         warmup_budget=delivery.warmup_first_token_seconds,
         pull_seconds=pulled,
     )
-    traffic = Traffic(gateway, spec.name, prompts, VERSION_HEADER)
+    headers = own_headers(target.gateway.folder)
+    traffic = Traffic(gateway, spec.name, prompts, VERSION_HEADER, headers=headers)
     return run_steps(rollouts_of(get_settings(), spec.name), plan, target, traffic, tell)
 
 

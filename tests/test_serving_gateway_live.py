@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from serving.gateway.envoy import VERSION_HEADER
-from serving.gateway.lua import MODEL_HEADER
+from serving.gateway.model import MODEL_HEADER
 from tests.fix_engine import BASE, Behaviour, FakeEngine
 from tests.fix_envoy import Envoy, assert_openai_error
 
@@ -53,7 +53,6 @@ def test_a_forged_name_header_beside_a_name_that_is_served(client: httpx.Client,
     [
         "/v1/load_lora_adapter",
         "/v1/unload_lora_adapter",
-        "/v1/embeddings",
         "/v1/chat/completions/",
         "/v1/chat/completions/../load_lora_adapter",
         "/v1/%2e%2e/v1/load_lora_adapter",

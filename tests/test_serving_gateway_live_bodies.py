@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.gateway.envoy import BODY_LIMIT_BYTES, VERSION_HEADER
+from serving.gateway.envoy import VERSION_HEADER
+from serving.gateway.model import Limits
 from tests.fix_engine import BASE, Behaviour, FakeEngine
 from tests.fix_envoy import Envoy, assert_openai_error
 
@@ -82,7 +83,7 @@ def test_any_body_keeps_its_meaning(
         assert json.loads(engine.asked[-1].body) == wanted
 
 
-@pytest.mark.parametrize("size", [220_000, BODY_LIMIT_BYTES - 1000])
+@pytest.mark.parametrize("size", [220_000, Limits().body_bytes - 1000])
 def test_a_long_prompt_arrives_whole(client: httpx.Client, engine: FakeEngine, size: int) -> None:
     text = 'tickets "model": {[\\ é '
     wanted = {"prompt": text * (size // len(json.dumps(text)[1:-1])), "model": ENGINE_NAME, "n": 1}
@@ -93,7 +94,7 @@ def test_a_long_prompt_arrives_whole(client: httpx.Client, engine: FakeEngine, s
 
 
 def test_a_body_over_the_limit_is_refused(client: httpx.Client, engine: FakeEngine) -> None:
-    answer = client.post(CHAT, json={"model": MODEL, "prompt": "x" * BODY_LIMIT_BYTES})
+    answer = client.post(CHAT, json={"model": MODEL, "prompt": "x" * Limits().body_bytes})
     assert answer.status_code == 413
     assert not engine.paths
 

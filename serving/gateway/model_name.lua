@@ -3,12 +3,16 @@
 -- engine's parser could see another name than the one that was checked here. What is wrong inside other values is left to
 -- the engine to refuse.
 
+-- Quotes are found by a plain search, which is many times faster than a pattern on a prompt of hundreds of kilobytes.
 local function skip_string(s, at)
+  local start = at
   while true do
-    local found = s:find('["\\]', at)
+    local found = s:find('"', at, true)
     if not found then return nil end
-    if s:byte(found) == 34 then return found end
-    at = found + 2
+    local before = found - 1
+    while before >= start and s:byte(before) == 92 do before = before - 1 end
+    if (found - before) % 2 == 1 then return found end
+    at = found + 1
   end
 end
 
@@ -71,9 +75,4 @@ local function find_model(s)
       return first, last
     end
   end
-end
-
-local function refuse(handle, said)
-  handle:respond({[":status"] = "400", ["content-type"] = "application/json"},
-    '{"error":{"message":"' .. said .. '","type":"invalid_request_error","param":"model","code":null}}')
 end

@@ -5,20 +5,23 @@ Files are replaced, never rewritten in place: Envoy reads whole files, and a kil
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from serving.gateway import envoy
+from serving.gateway.envoy import bootstrap, cluster_of, clusters
+from serving.gateway.files import locked, replace_file
+from serving.gateway.keys import Key, read_keys, write_keys
+from serving.gateway.listener import listeners
+from serving.gateway.model import DEFAULT_LIMITS, Endpoint, Limits, Split
+from serving.gateway.parts import version_of
+from serving.gateway.routes import Table, routes
 
 
 class GatewayNotApplied(Exception):
@@ -27,64 +30,92 @@ class GatewayNotApplied(Exception):
 
 @dataclass(frozen=True)
 class Gateway:
-    """Where one gateway keeps its files and answers. `admin_url` is Envoy's admin address."""
+    """Where one gateway keeps its files and answers. `admin_url` is Envoy's admin address.
+
+    `fallback` is asked in its order where the engine fails before the first byte; `endpoints` are servers of further models;
+    spans go to `otlp_url` (OTLP over HTTP), where one is named.
+    """
 
     folder: Path
     admin_url: str
     engine_url: str
     base_model: str
+    limits: Limits = DEFAULT_LIMITS
+    fallback: tuple[Endpoint, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    otlp_url: str | None = None
 
-    def splits(self) -> dict[str, envoy.Split]:
+    def splits(self) -> dict[str, Split]:
         file = self.folder / "splits.json"
         if not file.exists():
             return {}
-        return {row["model"]: envoy.Split(**row) for row in json.loads(file.read_text())}
+        return {row["model"]: Split(**row) for row in json.loads(file.read_text())}
 
-    def render(self, before: Sequence[envoy.Split] = (), deadline: float = 0) -> str:
-        """Write clusters and routes for the splits on disk; returns the routes' version.
+    def render(self, before: Sequence[Split] = (), deadline: float = 0) -> str:
+        """Write clusters and routes for the splits and keys on disk; returns the routes' version.
 
         Clusters come first and are waited for until `deadline`; those of the splits `before` stay, so that their requests end.
         """
         splits = list(self.splits().values())
-        clusters = envoy.clusters(self.engine_url, [*before, *splits])
-        _replace(self.folder / "cds.json", json.dumps(clusters))
-        self._await_clusters({str(one["name"]) for one in clusters["resources"]}, deadline)
-        routes = envoy.routes(splits, self.base_model)
-        _replace(self.folder / "rds.json", json.dumps(routes))
-        return envoy.version_of(routes)
+        found = clusters(
+            self.engine_url,
+            [*before, *splits],
+            limits=self.limits,
+            fallback=self.fallback,
+            endpoints=self.endpoints,
+            otlp_url=self.otlp_url,
+        )
+        replace_file(self.folder / "cds.json", json.dumps(found))
+        self._await_clusters({str(one["name"]) for one in found["resources"]}, deadline)
+        table = Table(splits, self.base_model, read_keys(self.folder), self.fallback, self.endpoints, self.limits)
+        rendered = routes(table)
+        replace_file(self.folder / "rds.json", json.dumps(rendered))
+        return version_of(rendered)
 
     def install(self, port: int, admin_port: int) -> None:
         """Write every file Envoy starts from."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / "splits.lock"):  # else a change made meanwhile would be undone
-            _replace(self.folder / "bootstrap.json", json.dumps(envoy.bootstrap(self.folder, admin_port)))
-            _replace(self.folder / "lds.json", json.dumps(envoy.listeners(self.folder, port)))
+        with locked(self.folder / "splits.lock"):  # else a change made meanwhile would be undone
+            replace_file(self.folder / "bootstrap.json", json.dumps(bootstrap(self.folder, admin_port)))
+            found = listeners(self.folder, port, self.limits, otlp=self.otlp_url is not None)
+            replace_file(self.folder / "lds.json", json.dumps(found))
             self.render()
 
-    def change(self, model: str, edit: Callable[[envoy.Split | None], envoy.Split], timeout: float = 10) -> envoy.Split:
+    def change(self, model: str, edit: Callable[[Split | None], Split], timeout: float = 10) -> Split:
         """Edit one split under a lock and wait (seconds) until Envoy serves it.
 
         Raises GatewayNotApplied; the wanted state stays written, so a restarted Envoy comes up with it.
         """
         deadline = time.monotonic() + timeout
-        with _locked(self.folder / "splits.lock"):
+        with locked(self.folder / "splits.lock"):
             splits = self.splits()
             before = list(splits.values())
             split = edit(splits.get(model))
             splits[model] = split
             rows = [asdict(splits[name]) for name in sorted(splits)]
-            _replace(self.folder / "splits.json", json.dumps(rows, indent=2) + "\n")
+            replace_file(self.folder / "splits.json", json.dumps(rows, indent=2) + "\n")
             version = self.render(before, deadline)
         self._await(version, deadline, timeout)
         return split
 
-    def set_stable(self, model: str, engine_model: str, engine: str | None = None) -> envoy.Split:
-        """`engine` is the address of an engine of its own."""
-        return self.change(model, lambda _: envoy.Split(model, engine_model, stable_engine=engine))
+    def change_keys(
+        self, edit: Callable[[tuple[Key, ...] | None], Sequence[Key] | None], timeout: float = 10
+    ) -> Sequence[Key] | None:
+        """Edit the API keys under the lock of the splits and wait until Envoy asks for them. Raises KeyRefused, GatewayNotApplied."""
+        with locked(self.folder / "splits.lock"):
+            keys = edit(read_keys(self.folder))
+            write_keys(self.folder, keys)
+            version = self.render()
+        self._await(version, time.monotonic() + timeout, timeout)
+        return keys
 
-    def set_weight(self, model: str, candidate: str | None, weight: int, engine: str | None = None) -> envoy.Split:
-        def edit(split: envoy.Split | None) -> envoy.Split:
-            whole = split or envoy.Split(model, self.base_model)
+    def set_stable(self, model: str, engine_model: str, engine: str | None = None) -> Split:
+        """`engine` is the address of an engine of its own."""
+        return self.change(model, lambda _: Split(model, engine_model, stable_engine=engine))
+
+    def set_weight(self, model: str, candidate: str | None, weight: int, engine: str | None = None) -> Split:
+        def edit(split: Split | None) -> Split:
+            whole = split or Split(model, self.base_model)
             return replace(whole, candidate=candidate, weight=weight, candidate_engine=engine)
 
         return self.change(model, edit)
@@ -95,7 +126,7 @@ class Gateway:
 
     def counters(self, model: str, side: str, engine: str | None = None) -> dict[str, int]:
         """Envoy's counters and gauges of one side's cluster, e.g. upstream_rq_total. Empty before its first use."""
-        cluster = f"cluster.{envoy.cluster_of(model, side, engine)}."
+        cluster = f"cluster.{cluster_of(model, side, engine)}."
         asked = {"filter": f"^{re.escape(cluster)}", "format": "json", "type": "All"}
         answer = httpx.get(f"{self.admin_url}/stats", params=asked, timeout=5).raise_for_status()
         rows = [row for row in answer.json()["stats"] if "name" in row and "value" in row]
@@ -130,16 +161,3 @@ class Gateway:
         except (httpx.HTTPError, ValueError):
             return []
         return list(answer.get("configs", []))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

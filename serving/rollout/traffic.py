@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import httpx
@@ -16,7 +16,7 @@ from serving.rollout.model import Sample
 class Traffic:
     """Requests from a pool of prompts, `concurrency` at a time, in the background between start and stop.
 
-    A request that does not answer within `patience` seconds has failed.
+    A request that does not answer within `patience` seconds has failed. `headers`, such as a key, go with each.
     """
 
     def __init__(
@@ -27,9 +27,10 @@ class Traffic:
         version_header: str,
         concurrency: int = 4,
         patience: float = 60,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url, self.model, self.version_header, self.concurrency = url, model, version_header, concurrency
-        self.patience = patience
+        self.patience, self.headers = patience, dict(headers or {})
         self._prompts: Iterator[Messages] = itertools.cycle(prompts)
         self._lock = threading.Lock()
         self._slots: list[Sample | None] = []
@@ -55,7 +56,7 @@ class Traffic:
             stop.set()
 
     def _send(self, stop: threading.Event, slots: list[Sample | None]) -> None:
-        with httpx.Client(timeout=self.patience) as client:
+        with httpx.Client(timeout=self.patience, headers=self.headers) as client:
             while not stop.is_set():
                 with self._lock:
                     messages, place = next(self._prompts), len(slots)

@@ -21,6 +21,7 @@ from tasks.settings import ROOT, Settings
 from tasks.setup import BASE_MODEL, VLLM_VERSION
 from tasks.stack import postgres
 from tasks.stack.addresses import Addresses, addresses, export_client_settings, local_address
+from tasks.stack.endpoints import endpoints_of, fallback_of
 from tasks.stack.engine import Engine, choose_engine, read_engine, write_engine
 from tasks.stack.kept_secrets import webhook_secret
 from tasks.stack.owner import claim
@@ -60,7 +61,16 @@ class PartStatus:
 
 
 def gateway_of(settings: Settings, where: Addresses, engine: Engine) -> Gateway:
-    return Gateway(settings.state / "gateway", where.gateway_admin, where.vllm, engine.served_name)
+    """Raises EndpointInvalid."""
+    return Gateway(
+        settings.state / "gateway",
+        where.gateway_admin,
+        where.vllm,
+        engine.served_name,
+        fallback=fallback_of(settings, where, engine),
+        endpoints=endpoints_of(settings.endpoints or ""),
+        otlp_url=settings.otlp_url,
+    )
 
 
 def default_engine(settings: Settings) -> Engine:
@@ -209,7 +219,7 @@ def status(settings: Settings) -> list[PartStatus]:
             _row("worker", "pool liftlock", False, states, _state(states, "worker") == "RUNNING"),
             _row("watch", where.watch, False, states, answers(f"{where.watch}/health", client)),
             row("vllm", f"{where.vllm} ({engine.served_name})", settings.vllm_url, f"{where.vllm}/health"),
-            row("envoy", where.gateway, settings.gateway_url, f"{where.gateway}/v1/models"),
+            row("envoy", where.gateway, settings.gateway_url, f"{where.gateway_admin}/ready"),
         ]
         if _state(states, "embeddings") == "RUNNING":
             address = local_address(settings, "embeddings")

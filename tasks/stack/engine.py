@@ -111,4 +111,5 @@ def vllm_arguments(engine: Engine, port: int, dtype: str) -> list[str]:
         "--max-model-len", str(engine.max_model_len), "--max-num-seqs", str(engine.max_num_seqs),
         "--enable-lora", "--max-loras", str(engine.max_loras), "--max-cpu-loras", str(4 * engine.max_loras),
         "--max-lora-rank", str(engine.max_lora_rank), "--enforce-eager", "--disable-uvicorn-access-log",
+        "--enable-log-requests",  # a line with the request's id; prompts only at DEBUG
     ]  # fmt: skip

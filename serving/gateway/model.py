@@ -1,0 +1,82 @@
+"""What the gateway is told: splits of public model names, further endpoints, and limits. Values only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+Json = dict[str, Any]
+VERSION_HEADER = "x-liftlock-version"
+MODEL_HEADER = "x-gateway-base-model-name"  # the name that the Gateway API inference extension uses
+CLIENT_HEADER = "x-liftlock-client"
+NAME = re.compile(r"[A-Za-z0-9._/-]{1,200}")  # it goes into configuration, header values and Lua patterns' results
+
+
+@dataclass(frozen=True)
+class Split:
+    """One public model name. `stable` and `candidate` are the engine's names; `weight` is the candidate's percent.
+
+    `stable_engine` and `candidate_engine` are addresses of engines of their own; None: the gateway's engine.
+    """
+
+    model: str
+    stable: str
+    candidate: str | None = None
+    weight: int = 0
+    stable_engine: str | None = None
+    candidate_engine: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in (self.model, self.stable, self.candidate):
+            if name is not None:
+                check_name(name)
+        if not 0 <= self.weight <= 100 or (self.weight and self.candidate is None):
+            raise ValueError(f"split of {self.model}: weight {self.weight} needs a candidate and 0 to 100 percent")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Another OpenAI-compatible server: `model` is the name that it serves, `url` has no /v1."""
+
+    model: str
+    url: str
+
+    def __post_init__(self) -> None:
+        check_name(self.model)
+        parts = urlsplit(self.url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ValueError(f"endpoint of {self.model}: {self.url!r} is not an address like http://host:port")
+
+
+def endpoint_of(text: str) -> Endpoint:
+    """From MODEL@http://host:port. Raises ValueError."""
+    model, found, url = text.strip().partition("@")
+    if not found:
+        raise ValueError(f"{text!r} is no endpoint; required: MODEL@http://host:port")
+    return Endpoint(model, url.rstrip("/").removesuffix("/v1"))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request and all requests of one side may take.
+
+    A prompt of 220 KB is 0.3 MB of JSON at the worst, so `body_bytes` has room for ten of them. `requests` under way a side of
+    a split; beyond it clients get 503 at once instead of a place in a queue that outlasts them.
+    """
+
+    body_bytes: int = 4 << 20
+    header_kib: int = 60
+    request_seconds: int = 300
+    receive_seconds: int = 30
+    requests: int = 512
+    waiting: int = 128
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"model name {name!r}: only letters, digits, dots, dashes, slashes and underscores")
