@@ -26,6 +26,7 @@ from flows.cli_modelcar import modelcar
 from flows.cli_promotion import ledger
 from flows.cli_promotion import register as register_promotion
 from flows.cli_rag import register as register_rag
+from flows.cli_recall import register as register_recall
 from flows.cli_rollout import rollout
 from flows.cli_signing import register as register_signing
 
@@ -49,6 +50,7 @@ register_drill(app)
 register_history(app)
 register_rag(app)
 register_gateway(app)
+register_recall(app)
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 BAD_INPUT = 2
 

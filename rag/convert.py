@@ -10,6 +10,7 @@ import re
 import resource
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 PDF_SECONDS = 60
@@ -23,10 +24,12 @@ class ConversionFailed(Exception):
 
 def html_to_markdown(html: str) -> str:
     """Headings, paragraphs, lists, tables and code of the page's main part; navigation, scripts and forms are left out."""
-    from bs4 import BeautifulSoup  # not needed where nothing changed
+    from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning  # not needed where nothing changed
     from markdownify import ATX, MarkdownConverter
 
-    page = BeautifulSoup(html, "lxml")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML is read as HTML, as browsers do
+        page = BeautifulSoup(html, "lxml")
     body = page.find("main") or page.find("article") or page.body or page
     for tag in body.find_all(_NO_CONTENT):
         tag.decompose()

@@ -58,8 +58,12 @@ class Generation:
     pins: Pins
 
     @property
+    def table_name(self) -> str:
+        return f"chunk_{self.id}"
+
+    @property
     def table(self) -> sql.Identifier:
-        return sql.Identifier(f"chunk_{self.id}")
+        return sql.Identifier(self.table_name)
 
     @property
     def hnsw(self) -> sql.Identifier:

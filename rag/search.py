@@ -18,7 +18,7 @@ from rag.vectors import Vector
 
 Mode = Literal["hybrid", "vector", "text"]
 CANDIDATES = 40  # of each list, before fusion
-PER_SOURCE = 3  # passages of one document before another document's come
+PER_SOURCE = 5  # passages of one document before another document's come
 EF_SEARCH = 100
 _SEARCH = (Path(__file__).with_name("sql") / "search.sql").read_text()
 _LONG_VECTOR = re.compile(r"\[[-+.,\de]{40,}\]")
@@ -112,7 +112,7 @@ def _prepare(conn: Connection) -> None:
 
 
 def _statement(live: Generation, query: Query) -> sql.Composed:
-    return live.fill(_SEARCH, filter=query.where.condition())
+    return live.fill(_SEARCH, filter=query.where.condition(), name=sql.Literal(live.table_name))
 
 
 def _matching(conn: Connection, live: Generation, query: Query) -> int:

@@ -13,6 +13,7 @@ BAD_INPUT = {
     "AdapterMissing", "LayoutInvalid", "RolloutUnderWay", "NoRollout", "KeyInvalid", "KeyTaken", "PredicateInvalid", "DocumentInvalid",
     "NotIndexed", "EmbedderMismatch", "EmbedderUnavailable", "IndexBusy", "ContextTooSmall", "ModelUnnamed", "TenantInvalid", "AddressTaken",
     "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "EndpointInvalid",
+    "DocumentsSuiteInvalid",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",
       "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed", "NotTraced"}  # fmt: skip

@@ -1,6 +1,7 @@
 -- Hybrid search in one statement. Reciprocal rank fusion: a rank r in either list is worth 1 / (60 + r) (Cormack,
--- Clarke and Buettcher, SIGIR 2009). The question's words are joined by OR, because a question rarely shares all of
--- its words with the passage that answers it.
+-- Clarke and Buettcher, SIGIR 2009). A passage's words count by how rare they are (inverse document frequency, as BM25 has
+-- it: Robertson and Zaragoza 2009); ts_rank knows nothing of rarity. Any of the question's words is enough to match,
+-- because a question rarely shares all of them with the passage that answers it.
 -- Diversity: copies of one passage, and more than %(per_source)s passages of one document, come after everything else.
 with nearest as materialized (
     select id, row_number() over (order by distance, id) as rank
@@ -9,15 +10,18 @@ with nearest as materialized (
         where {filter} and %(by_vector)s
         order by embedding <=> %(vector)s::{vector} limit %(candidates)s
     ) as found
-), question as materialized (
-    select replace(plainto_tsquery('english', %(text)s)::text, ' & ', ' | ')::tsquery as words
+), asked as materialized (
+    select ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery as word
+    from unnest(to_tsvector('english', %(text)s)) where %(by_text)s
+), weighed as materialized (
+    select word, ln(1 + (greatest(total, holding) - holding + 0.5) / (holding + 0.5)) as weight
+    from asked, lateral (select count(*) as holding from {table} as chunk where chunk.words @@ word) as counted,
+         (select reltuples::float8 as total from pg_class where oid = {name}::regclass) as statistics
 ), matching as materialized (
     select id, row_number() over (order by weight desc, id) as rank
     from (
-        select id, ts_rank_cd(chunk.words, question.words, 1) as weight
-        from {table} as chunk, question
-        where chunk.words @@ question.words and {filter} and %(by_text)s
-        order by weight desc, id limit %(candidates)s
+        select chunk.id, sum(weight) as weight from weighed join {table} as chunk on chunk.words @@ word
+        where {filter} group by chunk.id order by weight desc, id limit %(candidates)s
     ) as found
 ), fused as (
     select id, nearest.rank as vector_rank, matching.rank as text_rank,
