@@ -31,7 +31,9 @@ class Scene:
 
 
 @contextmanager
-def scene(database: str, *, indexed: bool = True, revision: str = "1") -> Iterator[Scene]:
+def scene(
+    database: str, *, indexed: bool = True, revision: str = "1", texts: dict[str, str] = DOCUMENTS
+) -> Iterator[Scene]:
     request_ids: list[str] = []
 
     def embedder(request_id: str) -> WordEmbedder:
@@ -40,7 +42,7 @@ def scene(database: str, *, indexed: bool = True, revision: str = "1") -> Iterat
 
     with psycopg.connect(database, autocommit=True) as conn:
         if indexed:
-            Store(conn).index(DOCUMENTS)
+            Store(conn).index(texts)
     with serving_answers(answering(200, events_of(*SAID))) as model, httpx.Client(timeout=10) as outgoing:
         backend = Backend(
             "default",
