@@ -17,7 +17,7 @@ out = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def register(app: typer.Typer) -> None:
-    for command in (promote, rollback, reconcile):
+    for command in (promote, rollback, reconcile, approve, approvals):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -94,6 +94,65 @@ def reconcile(
         out.print(f"{one.model}@{one.alias}: {one.done}: {one.reason}")
     if not found:
         out.print("MLflow and the ledger agree")
+
+
+def approve(
+    run: Annotated[
+        str, typer.Argument(help="A run, a Prefect flow run, or the model, as `liftlock approvals` shows it.")
+    ],
+    by: Annotated[str | None, typer.Option(help="Who approves; else the user of this process.")] = None,
+    deny: Annotated[bool, typer.Option("--deny", help="Say no: the version stays where it is.")] = False,
+    comment: Annotated[str, typer.Option(help="Written into the ledger.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Approve a move that waits for it. Who asked for it cannot. Exit 4 while more people have to.
+
+    Example: liftlock approve ticket-router --by ada
+    """
+    connected(start=False)
+    import getpass
+
+    from tasks.approve import approvals as waiting
+    from tasks.approve import resume
+
+    found, person = waiting(), by or getpass.getuser()
+    request = found.answer(found.find(run), person, not deny, comment)
+    woken = resume(request, person, comment)
+    line = request.line
+    if as_json:
+        document = {"model": line.model, "alias": line.alias, "version": line.to_version, "by": request.by,
+                    "needed": request.needed, "denied": request.denied is not None, "resumed": woken}  # fmt: skip
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        said = f"denied by {person}" if request.denied else f"{len(request.by)} of {request.needed} approved"
+        then = "; its flow run goes on" if woken else ""
+        out.print(f"{line.model} version {line.to_version} to {line.alias}: {said}{then}")
+    if not request.granted and not request.denied:
+        raise typer.Exit(4)
+
+
+def approvals(as_json: AsJson = False) -> None:
+    """Show the moves that wait for people.
+
+    Example: liftlock approvals
+    """
+    connected(start=False)
+    from dataclasses import asdict
+
+    from tasks.approve import approvals as waiting
+
+    found = waiting().open()
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    for one in found:
+        line = one.line
+        out.print(
+            f"{line.evidence['run']}  {line.model} version {line.to_version} to {line.alias}, asked by {line.actor}; "
+            f"{len(one.by)} of {one.needed} approved, until {line.evidence['expires']}"
+        )
+    if not found:
+        out.print("nothing waits for approval")
 
 
 def _say(done: Any, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from tasks.access_log import turn_over_access_log
+from tasks.approve import approvals
 from tasks.ledger import promoter
 from tasks.reconcile import reconciler
 
@@ -17,6 +18,8 @@ def reconcile(model: str = "") -> list[str]:
         model: Name of the registered model. Empty: every model that the ledger knows.
     """
     turn_over_access_log()
-    checker = reconciler(promoter())
+    parts = promoter()
+    checker = reconciler(parts)
+    approvals(parts).expire()
     found = [one for name in ([model] if model else checker.models()) for one in checker.model(name)]
     return [f"{one.model}@{one.alias}: {one.done}: {one.reason}" for one in found]

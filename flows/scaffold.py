@@ -141,6 +141,11 @@ delivery: # how the new version takes over the traffic
   hold_seconds: 300 # a step without a decision is held this long, then undone
   drain_seconds: 30 # an undone version's running answers may take this long
 
+approval: # who must say yes before an alias moves; who asked for it does not count
+  staging: none # none, one or two people, before the image is built
+  champion: none # the same, before the canary
+  expires_hours: 72 # after this long without them the answer is no
+
 # sample: # questions that the served model answers from documents at the end
 #   documents: [README.md] # Markdown or text files, or folders of them
 #   questions: [What is replaced first?] # asked of the model under its own name

@@ -1,4 +1,4 @@
-"""From an exception to an exit code: 2 where the person at the keyboard can mend the input, 3 for a no, 1 for the rest."""
+"""From an exception to an exit code: 2 where the person at the keyboard can mend the input, 3 for a no, 4 for not yet, 1 for the rest."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ BAD_INPUT = {
     "ContractUnread", "ResidualsInvalid", "ReferenceInvalid", "CredentialsInvalid", "ShellMissing", "DestinationTaken", "ImageMissing",
     "AdapterMissing", "LayoutInvalid", "RolloutUnderWay", "NoRollout", "KeyInvalid", "KeyTaken", "PredicateInvalid", "DocumentInvalid",
     "NotIndexed", "EmbedderMismatch", "EmbedderUnavailable", "IndexBusy", "ContextTooSmall", "ModelUnnamed", "TenantInvalid", "AddressTaken",
-    "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "EndpointInvalid",
+    "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "NoSuchRequest", "EndpointInvalid",
     "DocumentsSuiteInvalid",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",
-      "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed", "NotTraced"}  # fmt: skip
+      "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed", "NotTraced", "ApprovalRefused"}  # fmt: skip
+
+OPEN = {"ApprovalPending"}
 
 
 def code_of(error: BaseException) -> int:
@@ -24,4 +26,6 @@ def code_of(error: BaseException) -> int:
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & BAD_INPUT:
         return 2
+    if names & OPEN:
+        return 4
     return 3 if names & NO else 1

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import mlflow
 
+from tasks.approve import approve
 from tasks.lease import leased
 from tasks.ledger import alias_version, promoter
 from tasks.model_lock import ModelLock
 from tasks.promotion.ledger import Alias
 from tasks.promotion.move import AliasMoved, Wanted
-from tasks.promotion.recall import recall
+from tasks.promotion.recall import recall, recall_spec
 from tasks.register import read_version
 from tasks.roll_out import RolloutUndone, roll_out_version
 from tasks.run import start_run
@@ -38,16 +39,22 @@ class Promoted:
 def promote_version(
     model: str, version: str, to: Alias, *, expected: str | None, reason: str, actor: str | None = None
 ) -> Promoted:
-    """`expected` None: from wherever the alias is now. Raises EvidenceRefused, AliasMoved, RolloutUndone, ReleaseUnderWay."""
+    """`expected` None: from wherever the alias is now. Raises EvidenceRefused, AliasMoved, RolloutUndone,
+    ReleaseUnderWay, ApprovalPending, ApprovalRefused, or suspends the flow.
+    """
     client = mlflow.MlflowClient()
     before = alias_version(client, model, to)
     if expected is not None and before != expected:
         raise AliasMoved(
             f"{model}@{to} names version {before or 'none'}, expected {expected}; look at `liftlock history {model}`"
         )
-    wanted = Wanted(model, to, version, before, actor or getpass.getuser(), reason, {})
+    actor = actor or getpass.getuser()
+    wanted = Wanted(model, to, version, before, actor, reason, {})
+    promoter().verify(model, to, version, {})  # before people are asked and a GPU is touched
+    if before != version:
+        spec = recall_spec(client, model, version)
+        approve(read_version(client, model, version), to, spec.approval, f"promote-{model}-{version}", actor)
     if to == "champion":
-        promoter().verify(model, to, version, {})  # before a GPU is touched
         _roll_out(client, wanted)
         return Promoted(model, to, before, version, before != version, reason)
     line = promoter().move(wanted)

@@ -28,11 +28,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Reconciler:
-    """`is_served(model, version)` says whether that version has all of the traffic; `send` takes an event for Prefect."""
+    """`is_served(model, version)` says whether that version has all of the traffic; `send` takes an event for Prefect;
+    `waits(model, alias, version)` says whether people have to approve that move.
+    """
 
     promoter: Promoter
     is_served: Callable[[str, str], bool]
     send: Callable[[events.Event], None]
+    waits: Callable[[str, Alias, str], bool] = lambda *_: False
 
     def models(self) -> list[str]:
         """Those the ledger knows; a model that Liftlock never released is nobody's business here."""
@@ -63,7 +66,7 @@ class Reconciler:
         """Set by hand. Only a champion that is served may stay at once; another one is asked for, through a rollout."""
         reason = f"set to version {now} by hand in MLflow"
         try:
-            if alias != "champion" or self.is_served(model, now):
+            if (alias != "champion" or self.is_served(model, now)) and not self.waits(model, alias, now):
                 self.promoter.move(Wanted(model, alias, now, now, ACTOR, reason, {}))
                 return Found(model, alias, written, now, "accepted", reason)
             self.promoter.verify(model, alias, now, {})
@@ -72,7 +75,7 @@ class Reconciler:
             self.promoter.note(Line(0, "", model, alias, "refused", written, now, ACTOR, str(refused), {}, ""))
             self.promoter.registry.tag(model, now, "liftlock.refused", str(refused)[:5000])
             return Found(model, alias, written, now, "put_back", str(refused))
-        line = self._put_back(model, alias, written, now, f"{reason}; it becomes {alias} when its rollout has passed")
+        line = self._put_back(model, alias, written, now, f"{reason}; it becomes {alias} when its promotion has passed")
         payload = {"model": model, "alias": alias, "version": now, "reason": reason}
         labels = {"alias": alias, "version": now}
         self.send(
@@ -101,6 +104,7 @@ def reconciler(promoter: Promoter) -> Reconciler:
     import mlflow
 
     from serving.rollout.local import LocalTarget
+    from tasks.promotion.recall import recall_spec
     from tasks.settings import get_settings
     from tasks.stack.addresses import addresses
     from tasks.stack.control import default_engine, gateway_of
@@ -113,4 +117,10 @@ def reconciler(promoter: Promoter) -> Reconciler:
     def is_served(model: str, version: str) -> bool:
         return bool(client.get_model_version(model, version).tags.get("liftlock.engine_model") == target.stable(model))
 
-    return Reconciler(promoter, is_served, events.PrefectEvents(where.prefect_api).send)
+    def waits(model: str, alias: Alias, version: str) -> bool:
+        try:
+            return getattr(recall_spec(client, model, version).approval, alias, "none") != "none"
+        except EvidenceRefused:
+            return False  # then the move itself is refused, with more reasons
+
+    return Reconciler(promoter, is_served, events.PrefectEvents(where.prefect_api).send, waits)

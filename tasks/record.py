@@ -8,10 +8,12 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 import mlflow
+from prefect import runtime
 
 from serving.fit.contract import ContractBroken
 from serving.modelcar.content import ContentMismatch
 from serving.modelcar.signed import VerificationFailed
+from tasks.approve import ApprovalPending, ApprovalRefused, approve
 from tasks.artifacts import (
     Adapter,
     Dataset,
@@ -34,6 +36,7 @@ from tasks.ledger import alias_version
 from tasks.model_lock import ModelLock
 from tasks.package import check_package
 from tasks.preflight import DoesNotFit
+from tasks.promotion.ledger import Alias
 from tasks.report import write_report
 from tasks.roll_out import RolloutUndone
 from tasks.run import Run, start_run
@@ -57,7 +60,7 @@ class Record:
     stage.
     """
 
-    def __init__(self, spec_file: Path, *, resume: bool, fresh: bool) -> None:
+    def __init__(self, spec_file: Path, *, resume: bool, fresh: bool, actor: str = "") -> None:
         settings = get_settings()
         self.spec_file = spec_file.absolute()
         self.spec: Release = load_release(self.spec_file)
@@ -65,7 +68,8 @@ class Record:
         check_package(self.spec, self._base, settings)
         self._values: dict[str, Any] = {}
         self._stack = ExitStack()
-        self._options = {"resume": resume, "fresh": fresh}
+        again = (runtime.flow_run.run_count or 1) > 1  # it was suspended, and goes on in its folder
+        self._options, self._actor = {"resume": resume or again, "fresh": fresh and not again}, actor
 
     def __enter__(self) -> Record:
         settings = get_settings()
@@ -78,6 +82,10 @@ class Record:
     @property
     def run_id(self) -> str:
         return self.run.run_id
+
+    def approve(self, alias: Alias) -> None:
+        """Go on once the people whom the spec asks for said yes. Raises ApprovalPending, ApprovalRefused, or suspends the flow."""
+        approve(self._values["version"], alias, self.spec.approval, self.run_id, self._actor)
 
     def keep(self, value: T) -> T:
         self._values[KEPT[type(value)]] = value
@@ -94,7 +102,7 @@ class Record:
             self._values["contract"] = kept_contract(self._values.get("modelcar"))
             if isinstance(error, RolloutUndone):
                 self._values["rollout"] = error.rollout
-            if error is not None and (not isinstance(error, Exception) or isinstance(error, LeaseLost)):
+            if error is not None and (not isinstance(error, Exception) or isinstance(error, STOPPED)):
                 return  # stopped from outside: the run stays unfinished and can be resumed
             verdict = _verdict(error)
             reasons = _reasons(error, self._values.get("decision"))
@@ -140,6 +148,7 @@ class Record:
         }
 
 
+STOPPED = (LeaseLost, ApprovalPending)
 EXIT_CODES: dict[str, int] = {"champion": 0, "rejected": 3, "undone": 3, "inconclusive": 4}
 
 
@@ -150,7 +159,7 @@ def _verdict(error: BaseException | None) -> Verdict:
         return "inconclusive" if error.decision.verdict == "inconclusive" else "rejected"
     if isinstance(error, RolloutUndone):
         return "undone"
-    refused = (DoesNotFit, ContractBroken, VerificationFailed, ContentMismatch)
+    refused = (ApprovalRefused, DoesNotFit, ContractBroken, VerificationFailed, ContentMismatch)
     return "rejected" if isinstance(error, refused) else "failed"
 
 

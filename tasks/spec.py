@@ -147,6 +147,16 @@ class DeliverySpec(Part):
         return steps
 
 
+class ApprovalSpec(Part):
+    """How many people must approve before an alias moves. Who asked for it does not count."""
+
+    staging: Literal["none", "one", "two"] = Field("none", description="Before the image is built and signed.")
+    champion: Literal["none", "one", "two"] = Field("none", description="Before the canary.")
+    expires_hours: float = Field(
+        72, gt=0, le=8760, description="After this long without them the request ends with a no."
+    )
+
+
 class SampleSpec(Part):
     """The RAG sample that answers through the served model at the end of a release."""
 
@@ -169,6 +179,7 @@ class Release(Part):
     serving: ServingSpec = Field(ServingSpec(), description="How it is served, and the GPU it must fit.")
     modelcar: ModelcarSpec = Field(ModelcarSpec(), description="The image that it is shipped in.")
     delivery: DeliverySpec = Field(DeliverySpec(), description="How it takes over the traffic.")
+    approval: ApprovalSpec = Field(ApprovalSpec(), description="Who must say yes.")
     sample: SampleSpec | None = Field(None, description="Questions answered from documents at the end.")
 
     @model_validator(mode="after")

@@ -66,10 +66,13 @@ def _import(connection: Connection) -> None:
 
 
 @contextmanager
-def locked(connect: Connect, model: str, seconds: int = LOCK_SECONDS) -> Iterator[Connection]:
-    """The connection that holds the lock on the model's aliases. Raises PromotionBusy."""
+def locked(
+    connect: Connect, model: str, seconds: int = LOCK_SECONDS, look: Callable[[Connection], None] = lambda _: None
+) -> Iterator[Connection]:
+    """The connection that holds the lock on the model's aliases; `look` is called before it waits. Raises PromotionBusy."""
     connection = connect()
     try:
+        look(connection)
         connection.execute(f"SET lock_timeout = '{seconds}s'")
         try:
             connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"liftlock/{model}"])

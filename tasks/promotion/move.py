@@ -25,7 +25,11 @@ log = logging.getLogger(__name__)
 
 
 class AliasMoved(Exception):
-    """Somebody else moved the alias since the caller looked."""
+    """Somebody else moved the alias since the caller looked; `now` is the version that it names."""
+
+    def __init__(self, message: str, now: str | None = None) -> None:
+        super().__init__(message)
+        self.now = now
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,15 @@ class Promoter:
         psycopg.OperationalError (not acknowledged: the next move or the reconciler finds out whether it happened).
         """
         _check_alias(wanted)
-        with locked(self.connect, wanted.model) as connection:
+        seen: list[Line | None] = []
+
+        def look(connection: Connection) -> None:
+            seen.append(ledger.position(connection, wanted.model, wanted.alias))
+
+        with locked(self.connect, wanted.model, look=look) as connection:
+            last = ledger.position(connection, wanted.model, wanted.alias)
+            if last is not None and last not in seen:  # moved while this one waited: MLflow need not be asked
+                _compare(wanted, last.to_version)
             self._finish(connection, wanted.model)
             now = self.registry.alias(wanted.model, wanted.alias)
             last = ledger.position(connection, wanted.model, wanted.alias)
@@ -161,5 +173,6 @@ def _compare(wanted: Wanted, now: str | None) -> None:
     if now not in (wanted.version, wanted.expected):
         raise AliasMoved(
             f"{wanted.model}@{wanted.alias} names version {now or 'none'}, expected {wanted.expected or 'none'}: somebody moved "
-            f"it meanwhile. Look at `liftlock history {wanted.model}`, then run this again"
+            f"it meanwhile. Look at `liftlock history {wanted.model}`, then run this again",
+            now,
         )

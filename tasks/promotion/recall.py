@@ -51,6 +51,19 @@ def find_version(client: mlflow.MlflowClient, text: str) -> tuple[str, str]:
         ) from None
 
 
+def recall_spec(client: mlflow.MlflowClient, name: str, version: str) -> Release:
+    """Of the release that made the version. Raises EvidenceRefused."""
+    try:
+        found = client.get_model_version(name, version)
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{evidence_folder(found.tags['liftlock.evidence'])}/spec.json"
+            return Release.model_validate_json(Path(client.download_artifacts(found.run_id, path, folder)).read_text())
+    except (MlflowException, OSError, KeyError, ValueError) as error:
+        raise EvidenceRefused(
+            f"{name} version {version}: its spec cannot be read ({str(error)[:200]}); release it again"
+        ) from None
+
+
 def recall(client: mlflow.MlflowClient, name: str, version: str) -> Recalled:
     """Raises EvidenceRefused where an artifact is missing or cannot be read."""
     found = client.get_model_version(name, version)
