@@ -82,7 +82,9 @@ def _pairs(text: str, separator: str, known: frozenset[str]) -> Mapping[str, str
         if (
             name in _SECRET_NAMES
         ):  # a command line is read by every process of the machine; nothing of the value is said
-            raise KeyInvalid(f"the PKCS#11 address has {name}; give the PIN by --passphrase-file or --passphrase-env")
+            raise KeyInvalid(
+                f"the PKCS#11 address has {name}; command lines are public, so give the PIN by --passphrase-file or --passphrase-env"
+            )
         if name not in known or not equals:
             raise KeyInvalid(f"the PKCS#11 address has {name!r}, which is not known here; write {_TOKEN_FORM}")
         if name in found:

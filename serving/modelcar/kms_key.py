@@ -80,5 +80,5 @@ def _client(where: KmsAddress) -> Iterator[Any]:
         yield boto3.client("kms", endpoint_url=where.endpoint)
     except (BotoCoreError, ClientError) as error:
         raise KeyInvalid(
-            f"AWS KMS refused {where.key}: {error}; see that the key, the region (AWS_REGION) and the credentials are right"
+            f"AWS KMS refused {where.key}: {error}; see that the key, the region (AWS_DEFAULT_REGION) and the credentials are right"
         ) from error

@@ -7,7 +7,7 @@ second push, the adapter release and the pull are judged without Python's start,
 Memory of Liftlock is the peak of its own process above what it had
 after its imports; of the others the peak of their process. It wants a quiet machine with two free cores, docker-registry, skopeo and curl.
 
-    bench_modelcar.py [--gib 1] [--repeats 3] [--no-rivals] [--work FOLDER]
+    bench_modelcar.py [--gib 1] [--repeats 3] [--no-rivals] [--registry PROGRAM] [--work FOLDER]
 """
 
 from __future__ import annotations
@@ -16,20 +16,18 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import struct
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from modelcar_limits import copy_seconds, sha256_seconds  # noqa: E402
+from modelcar_registry import describe, program, running  # noqa: E402
 from modelcar_rivals import ORAS, Cost, install, measure, used  # noqa: E402
 
 from serving.modelcar import layer as _layer  # noqa: E402
@@ -78,41 +76,9 @@ def make_adapter(folder: Path) -> Path:
     return folder
 
 
-@contextmanager
-def registry(work: Path) -> Iterator[tuple[str, Path]]:
-    """A docker-registry with an empty store; its address and its storage folder."""
-    folder = Path(tempfile.mkdtemp(prefix="registry-", dir=work))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    (folder / "config.yml").write_text(
-        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder / 'storage'}}}}}\nhttp: {{addr: '{address}', secret: bench}}\n"
-    )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log)
-        try:
-            _await(address)
-            yield address, folder / "storage"
-        finally:
-            process.terminate()
-            process.wait()
-            shutil.rmtree(folder)
-
-
-def _await(address: str) -> None:
-    host, port = address.split(":")
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex((host, int(port))) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError("docker-registry did not start in 10 s")
-
-
 class Bench:
-    def __init__(self, work: Path, gib: float, repeats: int) -> None:
-        self.work, self.repeats = work, repeats
+    def __init__(self, work: Path, gib: float, repeats: int, registry: str) -> None:
+        self.work, self.repeats, self.registry = work, repeats, registry
         self.model = make_model(work / "model", gib)
         self.adapter = make_adapter(work / "adapter")
         self.files = sorted(path for path in self.model.iterdir())
@@ -140,7 +106,7 @@ class Bench:
 
     def liftlock(self) -> dict[str, float]:
         def first() -> tuple[Cost, dict[str, Any]]:
-            with registry(self.work) as (address, _):
+            with running(self.registry, self.work) as (address, _):
                 return self.worker(
                     "push", str(self.model), f"{address}/models/base:v1", str(self.work / "no" / "cache")
                 )
@@ -161,7 +127,7 @@ class Bench:
     def releases(self) -> dict[str, float]:
         """A second push of the same model, an adapter after its base, and the way back."""
         cache = str(self.work / "cache.json")
-        with registry(self.work) as (address, _):
+        with running(self.registry, self.work) as (address, _):
             base = f"{address}/models/base:v1"
             time.sleep(2.1)  # the digest cache does not trust files this young
             self.worker("push", str(self.model), base, cache)
@@ -225,7 +191,7 @@ class Bench:
             folder = self.scratch()
             _base_layout(folder / "image")
             built = measure([str(python.parent / "olot"), "image", *map(str, self.files)], folder)
-            with registry(self.work) as (address, storage):
+            with running(self.registry, self.work) as (address, storage):
                 target = f"docker://{address}/models/olot:v1"
                 options = ["--preserve-digests", "--dest-tls-verify=false", "--insecure-policy"]
                 sent = measure(["skopeo", *options[2:], "copy", *options[:2], "oci:image:latest", target], folder)
@@ -247,7 +213,7 @@ class Bench:
     def oras(self, python: Path) -> float:
         def once() -> tuple[Cost, dict[str, Any]]:
             folder = self.scratch()
-            with registry(self.work) as (address, storage):
+            with running(self.registry, self.work) as (address, storage):
                 command = [str(python), "-c", ORAS, f"{address}/models/oras:v1", *map(str, self.files)]
                 cost, moved = measure(command, folder), used(storage)
             shutil.rmtree(folder)
@@ -280,14 +246,17 @@ def main() -> int:
     parser.add_argument("--gib", type=float, default=1.0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--registry", default=program(), help="the docker-registry to run")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()))
     options = parser.parse_args()
-    missing = [name for name in ("docker-registry", "skopeo", "curl") if shutil.which(name) is None]
+    wanted = {"docker-registry": options.registry, "skopeo": shutil.which("skopeo"), "curl": shutil.which("curl")}
+    missing = [name for name, found in wanted.items() if found is None]
     if missing:
         print(f"bench-modelcar needs {', '.join(missing)}; install them (Debian has packages)", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="bench-modelcar-", dir=options.work) as work:
-        found = run(Bench(Path(work), options.gib, options.repeats), rivals=not options.no_rivals)
+        found = run(Bench(Path(work), options.gib, options.repeats, options.registry), rivals=not options.no_rivals)
+    print(describe(options.registry))
     missed = judge(found)
     for line in missed:
         print(f"MISSED: {line}")

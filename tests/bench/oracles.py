@@ -7,10 +7,12 @@ machine is told on standard error, and the tests that want it are skipped.
 import subprocess
 import sys
 
+from serving.modelcar.debian import PackageMissing, fetch_program
 from serving.modelcar.shell import ShellMissing, fetch_shell, shell_layer
 from tests.bench import modelcar_rivals, peers_signing
 
 TOOLCHAIN = modelcar_rivals.ROOT / ".toolchain"
+REGISTRY = TOOLCHAIN / "registry" / "docker-registry"  # for the bench; tests take the system's
 BUSYBOX = TOOLCHAIN / "busybox" / "busybox"
 
 
@@ -24,6 +26,11 @@ def main() -> int:
             install()
         except subprocess.CalledProcessError as error:
             missing.append(f"{what}: pip ended with {error.returncode}")
+    if not REGISTRY.exists():
+        try:
+            fetch_program("docker-registry", "usr/bin/docker-registry", REGISTRY, suite=peers_signing.SUITE)
+        except PackageMissing as error:
+            missing.append(f"docker-registry: {error}")
     try:
         shell_layer(BUSYBOX)
     except ShellMissing:
