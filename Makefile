@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate picture-gate bench-modelcar bench-signing bench-promotion bench-rollout-sim
+.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate picture-gate bench-modelcar bench-signing bench-promotion bench-rollout bench-rollout-sim bench-rollout-long
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -66,6 +66,12 @@ bench-signing: setup ## Signing and verifying a 1 GiB model against plain sha256
 
 bench-rollout-sim: setup ## False undos, missed regressions and requests until found, on simulated rollouts; ARGS=--short for a look
 	@$(RUN) -m tests.bench.bench_rollout_sim $(ARGS)
+
+bench-rollout: setup ## Ten good and ten bad releases through vLLM and Envoy under constant load; ARGS=--short for a look
+	@$(RUN) -m tests.bench.bench_rollout $(ARGS)
+
+bench-rollout-long: setup ## 50 promotions and 50 undos under 100,000 requests with open streams, instant engines; ARGS=--short for a look
+	@$(RUN) -m tests.bench.bench_rollout_long $(ARGS)
 
 bench-promotion: setup ## 32 promoters, 1,000 moves, kills of promoters, MLflow and Postgres, against bare alias sets
 	@$(RUN) -m tests.bench.bench_promotion

@@ -34,7 +34,7 @@ REFUSAL = "I'm sorry, I cannot help with that."
 
 @dataclass
 class FaultyEngine:
-    """`name` is how the gateway asks for it, `served` the name of the model at `upstream`. A context manager.
+    """`name` is how the gateway asks for it, `served` the name of the model at `upstream`; other models pass untouched. A context manager.
 
     `share` of the requests is hit, spread evenly; `slowness` is the ratio of the first-token time. `healthy` first requests are
     answered well, so that it passes a warm-up.
@@ -107,6 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)))
         if not self.path.endswith("/completions"):
             return self._whole(404, {"error": {"message": "a drill has nothing to unload", "code": 404}})
+        if body.get("model") != self.engine.name:
+            return self._forward(body, "none")
         fault = self.engine.next_fault()
         if fault == "errors":
             return self._whole(500, {"error": {"message": "a drill: this request fails", "code": 500}})
@@ -146,14 +148,16 @@ class _Handler(BaseHTTPRequestHandler):
         """The line of the event stream under the candidate's name, with its text as the fault has it."""
         if not line.startswith("data: {"):
             return line
-        event = json.loads(line[6:])
-        if "model" in event:
-            event["model"] = self.engine.name
+        event = self._signed(json.loads(line[6:]))
         for choice in event.get("choices") or ():
             delta = choice.get("delta") or {}
             if delta.get("content") and fault in ("empty", "refused"):
                 delta["content"] = "" if fault == "empty" else REFUSAL
         return f"data: {json.dumps(event)}"
+
+    def _signed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Under the candidate's name where the engine signs with the name of the model behind it."""
+        return answer | {"model": self.engine.name} if answer.get("model") == self.engine.served else answer
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))

@@ -16,7 +16,8 @@ from serving.rollout.model import Sample
 class Traffic:
     """Requests from a pool of prompts, `concurrency` at a time, in the background between start and stop.
 
-    A request that does not answer within `patience` seconds has failed. `headers`, such as a key, go with each.
+    A request that does not answer within `patience` seconds has failed. `headers`, such as a key, go with each. At most `rate` are
+    sent a second, so that a fast engine is not kept busy by its own canary.
     """
 
     def __init__(
@@ -28,9 +29,10 @@ class Traffic:
         concurrency: int = 4,
         patience: float = 60,
         headers: Mapping[str, str] | None = None,
+        rate: float = 80,
     ) -> None:
         self.url, self.model, self.version_header, self.concurrency = url, model, version_header, concurrency
-        self.patience, self.headers = patience, dict(headers or {})
+        self.patience, self.headers, self.rate = patience, dict(headers or {}), rate
         self._prompts: Iterator[Messages] = itertools.cycle(prompts)
         self._lock = threading.Lock()
         self._slots: list[Sample | None] = []
@@ -64,3 +66,4 @@ class Traffic:
                 sample = ask(client, self.url, self.model, messages, self.version_header)
                 with self._lock:
                     slots[place] = sample
+                stop.wait(max(0.0, self.concurrency / self.rate - sample.seconds))

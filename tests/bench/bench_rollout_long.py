@@ -1,0 +1,118 @@
+"""50 promotions and 50 undos in a row under 100,000 requests with open streams; no request may fail. `make bench-rollout-long`.
+
+The real Envoy and the real rollout (machine, analysis, drain) with an instant engine. Good candidates reach 100 %; the others are
+slow, so that an undo fails no request by itself. Half of each have an engine of their own. `ARGS=--short`: 4 cycles, no judgement of
+the number of requests. Ends with one line of JSON; exit code 1 where a figure is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from serving.gateway.envoy import VERSION_HEADER
+from serving.rollout.analysis import AnalysisPolicy
+from serving.rollout.kept import Rollouts
+from serving.rollout.local import LocalTarget
+from serving.rollout.steps import Plan, roll_out
+from serving.rollout.traffic import Traffic
+from tasks.drill import undo_seconds
+from tests.bench.rollout_load import Seen, clients, firsts, instant_engine, p95
+from tests.fix_envoy import running_envoy
+
+MODEL, FIRST = "tickets", "tickets-0"
+WEIGHTS = (50, 100)
+POLICY = AnalysisPolicy(min_requests=8, max_error_rate=0.0, max_first_token_ratio=2.0, steps=len(WEIGHTS))
+PROMPTS = [[{"role": "user", "content": f"ticket {number}"}] for number in range(8)]
+REQUESTS, CYCLES, RATE = 100_000, 50, 600.0
+MOST_UNDO_SECONDS, MOST_P95 = 5.0, 1.2
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One rollout of the bench."""
+
+    good: bool
+    outcome: str
+    undo_seconds: float | None
+    stable: str
+    began: float
+    ended: float
+
+
+def cycles(envoy_url: str, target: LocalTarget, other: str, folder: Path, count: int) -> list[Ended]:
+    """Good and slow candidates in turn; every second pair has an engine of its own."""
+    found = []
+    for number in range(1, 2 * count + 1):
+        good = number % 2 == 1
+        candidate = f"tickets-{number}" + ("" if good else "-slow")
+        engine = other if number % 4 in (3, 0) else None
+        place = LocalTarget(target.gateway, candidate_engine=engine)
+        stable, began = place.stable(MODEL), time.monotonic()
+        plan = Plan(MODEL, candidate, "bench", engine or target.gateway.engine_url, PROMPTS, WEIGHTS, 2, POLICY, 60, 10)
+        traffic = Traffic(envoy_url, MODEL, PROMPTS, VERSION_HEADER, rate=40)
+        rollouts = Rollouts(folder)
+        outcome = roll_out(rollouts, plan, place, traffic, lambda _: None).outcome
+        found.append(Ended(good, outcome, undo_seconds(rollouts.last().events()), stable, began, time.monotonic()))
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--short", action="store_true", help="4 cycles")
+    short = parser.parse_args().short
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        instant_engine() as engine,
+        instant_engine() as other,
+        running_envoy(Path(folder) / "gateway", engine) as envoy,
+    ):
+        target = LocalTarget(envoy.gateway)
+        target.promote(MODEL, FIRST)
+        with clients(urlsplit(envoy.url).port or 0, MODEL, RATE, Path(folder)) as seen:
+            time.sleep(2 if short else 10)
+            quiet = time.monotonic()
+            ended = cycles(envoy.url, target, other, Path(folder) / "rollouts", 4 if short else CYCLES)
+            while not short and (time.monotonic() - began) * RATE < REQUESTS * 1.05:
+                time.sleep(1)
+    return report(ended, seen, quiet, short)
+
+
+def report(ended: list[Ended], seen: list[Seen], quiet: float, short: bool) -> int:
+    faults = [one for one in seen if one.fault]
+    undos = sorted(one.undo_seconds for one in ended if one.undo_seconds is not None)
+    last = max(one.ended for one in ended)
+    before, during = p95(firsts(seen, 0, quiet)), p95(firsts(seen, quiet, last, slow=False))
+    wrong = [one for one in ended if one.outcome != ("completed" if one.good else "undone")]
+    rows = {
+        "requests": len(seen), "failed": len(faults), "rollouts": len(ended), "ended_otherwise": len(wrong),
+        "undo_p50_s": undos[len(undos) // 2] if undos else None, "undo_max_s": undos[-1] if undos else None,
+        "stable_p95_before_ms": round(before, 2), "stable_p95_during_ms": round(during, 2), "ratio": round(during / before, 2),
+        "met_a_slow_answer": round(sum("slow" in one.version for one in seen) / len(seen), 4),
+    }  # fmt: skip
+    for name, value in rows.items():
+        print(f"{name:24} {value}")
+    for one in faults[:5]:
+        print(f"failed: {one.version or 'no version'}: {one.fault}")
+    missed = [f"{len(faults)} failed requests, required none"] if faults else []
+    missed += [f"{len(wrong)} rollouts ended otherwise"] if wrong else []
+    missed += (
+        [f"undo took {undos[-1]} s, at most {MOST_UNDO_SECONDS}"] if undos and undos[-1] > MOST_UNDO_SECONDS else []
+    )
+    missed += [f"{len(seen)} requests, required {REQUESTS}"] if len(seen) < REQUESTS and not short else []
+    missed += [f"stable's p95 is {during / before:.2f} times, at most {MOST_P95}"] if during > MOST_P95 * before else []
+    for line in missed:
+        print(f"missed: {line}")
+    print(json.dumps(rows | {"missed": missed}))
+    return 1 if missed and not short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

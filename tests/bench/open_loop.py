@@ -1,0 +1,105 @@
+"""Clients that send at a fixed rate whatever comes back, in a process of their own. Not a test.
+
+    python -m tests.bench.open_loop HOST PORT MODEL RATE FOLDER
+
+Until its standard input closes. Every LONG_EVERYth request asks for a long stream. Writes FOLDER/requests.csv (start by the monotonic
+clock, seconds to the first byte, seconds in all, version, fault) and prints the number of requests. A fault is any answer but
+a whole stream with status 200.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+LONG_EVERY = 25
+PATIENCE_SECONDS = 30
+VERSION = b"x-liftlock-version: "
+Row = tuple[float, float, float, str, str]
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Clients:
+    """Connections are kept and used again, as clients' pools do."""
+
+    def __init__(self, host: str, port: int, model: str) -> None:
+        self.host, self.port = host, port
+        self.idle: deque[Connection] = deque()
+        self.rows: list[Row] = []
+        self.bodies = [self._request(model, text) for text in ("a ticket", "a long ticket")]
+
+    def _request(self, model: str, text: str) -> bytes:
+        asked = {"model": model, "stream": True, "max_tokens": 8, "messages": [{"role": "user", "content": text}]}
+        body = json.dumps(asked).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {self.host}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+    async def ask(self, number: int) -> None:
+        began, first, version, fault = time.monotonic(), 0.0, "", ""
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                connection = self.idle.popleft() if self.idle else await asyncio.open_connection(self.host, self.port)
+                reader, writer = connection
+                writer.write(self.bodies[number % LONG_EVERY == 0])
+                head = await reader.readuntil(b"\r\n\r\n")
+                first = time.monotonic() - began
+                version = head.partition(VERSION)[2].partition(b"\r\n")[0].decode()
+                body = await self._body(head, reader)
+            if b" 200 " not in head.split(b"\r\n", 1)[0]:
+                fault = head.split(b"\r\n", 1)[0].decode() + " " + body[:120].decode(errors="replace")
+            elif b"data: [DONE]" not in body or b'data: {"error"' in body:
+                fault = "the stream is not whole"
+            self.idle.append(connection)
+        except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+            fault = f"{type(error).__name__}: {error}"
+            if connection:
+                connection[1].close()
+        self.rows.append((began, first, time.monotonic() - began, version, fault))
+
+    async def _body(self, head: bytes, reader: asyncio.StreamReader) -> bytes:
+        lowered = head.lower()
+        if b"transfer-encoding: chunked" not in lowered:
+            length = lowered.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            return await reader.readexactly(int(length or 0))
+        found = b""
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            found += (await reader.readexactly(size + 2))[:-2]
+        await reader.readexactly(2)
+        return found
+
+
+async def flow(clients: Clients, rate: float, ended: Callable[[], bool]) -> None:
+    """Sends at the clock's times: a slow answer delays no other request."""
+    began, number = time.monotonic(), 0
+    running: set[asyncio.Task[None]] = set()
+    while not ended():
+        due = int((time.monotonic() - began) * rate)
+        while number < due:
+            task = asyncio.create_task(clients.ask(number))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            number += 1
+        await asyncio.sleep(1 / rate)
+    await asyncio.gather(*running)
+
+
+async def main(host: str, port: str, model: str, rate: str, folder: str) -> None:
+    clients = Clients(host, int(port), model)
+    closed = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await flow(clients, float(rate), closed.done)
+    lines = "\n".join(
+        f"{began:.6f},{first:.6f},{whole:.6f},{version},{fault.replace(',', ';')!r}"
+        for began, first, whole, version, fault in clients.rows
+    )
+    (Path(folder) / "requests.csv").write_text(lines + "\n")
+    print(len(clients.rows), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:6]))

@@ -1,0 +1,78 @@
+"""The real vLLM for the rollout bench, and adapters for it that change nothing. Not a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+from safetensors.numpy import save_file
+
+from tasks.settings import ROOT
+from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
+from tests.fix_envoy import free_ports
+
+BASE = ROOT / ".toolchain" / "models" / "SmolLM2-135M-Instruct"
+RANK = 8
+START_SECONDS = 300
+
+
+@contextmanager
+def running_vllm(adapters: Path) -> Iterator[str]:
+    """Its address, once it answers; adapters are found by name in the folder."""
+    (port,) = free_ports(1)
+    environment = {
+        **os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_PLUGINS": "lora_filesystem_resolver",
+        "VLLM_LORA_RESOLVER_CACHE_DIR": str(adapters), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
+        "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+    argv = [
+        str(ROOT / ".toolchain/vllm/bin/vllm"),
+        *vllm_arguments(Engine(str(BASE), max_model_len=512), port, engine_dtype()),
+    ]
+    with (adapters.parent / "vllm.log").open("wb") as log:
+        process = subprocess.Popen(
+            argv, cwd=BASE.parent, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        _await(f"http://127.0.0.1:{port}/health", process, adapters.parent / "vllm.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url, timeout=2).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.5)
+    raise RuntimeError(f"vLLM did not start: {log.read_text()[-2000:]}")
+
+
+def make_adapter(folder: Path, name: str) -> None:
+    """A LoRA adapter whose second matrix is zero: the answers are the base model's, the work is an adapter's."""
+    shape = json.loads((BASE / "config.json").read_text())
+    width, tensors = shape["hidden_size"], {}
+    random = np.random.default_rng(sum(name.encode()))
+    for layer in range(shape["num_hidden_layers"]):
+        place = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        tensors[f"{place}.lora_A.weight"] = random.normal(0, 0.02, (RANK, width)).astype(np.float32)
+        tensors[f"{place}.lora_B.weight"] = np.zeros((width, RANK), dtype=np.float32)
+    (folder / name).mkdir(parents=True)
+    save_file(tensors, folder / name / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": BASE.name, "r": RANK, "lora_alpha": 16,
+        "lora_dropout": 0.0, "bias": "none", "target_modules": ["q_proj"], "inference_mode": True,
+    }  # fmt: skip
+    (folder / name / "adapter_config.json").write_text(json.dumps(config))
