@@ -55,11 +55,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stand
 BAD_INPUT = 2
 
 
-def _bring_up(quiet: bool = False) -> Any:
+def _bring_up(wait_for_engine: bool = True) -> Any:
     from tasks.settings import get_settings
     from tasks.stack.control import up
 
-    return up(get_settings(), lambda line: None if quiet else errors.print(f"  {line}"))
+    return up(get_settings(), lambda line: errors.print(f"  {line}"), wait_for_engine=wait_for_engine)
 
 
 @app.command(rich_help_panel="Release")
@@ -83,7 +83,7 @@ def release(
     read, settings = load_release(spec), get_settings()
     check_package(read, resolve_base(read.base_model, settings), settings)
     errors.print("stack")
-    where = _bring_up()
+    where = _bring_up(wait_for_engine=False)
     document = run_release(spec, where, resume=resume, fresh=fresh)
     if as_json:
         typer.echo(json.dumps(document, indent=2))

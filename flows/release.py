@@ -36,6 +36,7 @@ def release(spec_file: str, resume: bool = False, fresh: bool = False, actor: st
         spec = made.spec
         dataset = made.keep(prepare(spec))
         adapter = made.keep(train(dataset, spec))
+        made.await_engine()
         pair = made.keep(evaluate(adapter, dataset, spec))
         decision = made.keep(judge(pair, spec))
         version = made.keep(register(adapter, pair, decision, spec))  # @candidate

@@ -73,7 +73,8 @@ class Record:
 
     def __enter__(self) -> Record:
         settings = get_settings()
-        self.where: Addresses = up(settings, lambda _: None, engine_of(self.spec, self._base))
+        self._engine = engine_of(self.spec, self._base)
+        self.where: Addresses = up(settings, lambda _: None, self._engine, wait_for_engine=False)
         self._stack.enter_context(ModelLock(self.where.dsn("liftlock"), self.spec.name))
         self.run: Run = start_run(settings.state, self.spec_file, self.spec.name, **self._options)
         self._stack.enter_context(leased(self.run, self.where.dsn("liftlock")))
@@ -86,6 +87,10 @@ class Record:
     def approve(self, alias: Alias) -> None:
         """Go on once the people whom the spec asks for said yes. Raises ApprovalPending, ApprovalRefused, or suspends the flow."""
         approve(self._values["version"], alias, self.spec.approval, self.run_id, self._actor)
+
+    def await_engine(self) -> None:
+        """It starts beside the training: nothing asks it before. Raises PartNotReady."""
+        up(get_settings(), lambda line: self.run.console.print(f"  {line}"), self._engine)
 
     def keep(self, value: T) -> T:
         self._values[KEPT[type(value)]] = value

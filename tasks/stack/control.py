@@ -77,8 +77,8 @@ def default_engine(settings: Settings) -> Engine:
     return read_engine(settings.state) or Engine(str(settings.models / BASE_MODEL))
 
 
-def up(settings: Settings, say: Say, engine: Engine | None = None) -> Addresses:
-    """Start what is not running and wait until all of it answers. Idempotent.
+def up(settings: Settings, say: Say, engine: Engine | None = None, *, wait_for_engine: bool = True) -> Addresses:
+    """Start what is not running and wait until all of it answers, vllm too where `wait_for_engine`. Idempotent.
 
     Raises StackTaken, EngineBusy, PartNotReady, PostgresFailed, SupervisorFailed.
     """
@@ -98,10 +98,10 @@ def up(settings: Settings, say: Say, engine: Engine | None = None) -> Addresses:
         if settings.postgres_dsn is None:
             postgres.ensure_cluster(settings.state)
         supervisor.ensure([*parts, *on_demand_parts(settings, ports)])
-        with httpx.Client(
-            timeout=2
-        ) as client:  # one for all looks: a new one reads the system's certificates each time
-            _start_in_order(settings, parts, supervisor, where, client, say)
+        beside = set() if wait_for_engine else {"vllm"}
+        # one client for all looks: a new one reads the system's certificates each time
+        with httpx.Client(timeout=2) as client:
+            _start_in_order(settings, parts, supervisor, where, client, say, beside)
     return where
 
 
@@ -123,14 +123,14 @@ def _locked(settings: Settings) -> Iterator[None]:
 
 
 def _start_in_order(
-    settings: Settings, parts: Sequence[Part], supervisor: Supervisor, where: Addresses, client: httpx.Client, say: Say
-) -> None:
+    settings: Settings, parts: Sequence[Part], supervisor: Supervisor, where: Addresses, client: httpx.Client, say: Say, beside: set[str]
+) -> None:  # fmt: skip
     began = time.monotonic()
     waiting = {part.name: part for part in parts}
     started: set[str] = set()
     if "postgres" not in waiting:
         postgres.ensure_databases(where.dsn("postgres"))
-    while waiting:
+    while waiting.keys() - beside:
         for part in list(waiting.values()):
             if part.name not in started and not any(need in waiting for need in part.needs):
                 supervisor.start(part.name)
