@@ -22,9 +22,9 @@ from evals.stats_means import mean_low, mean_p
 
 Array = NDArray[np.float64]
 
-PASS_SHARE, FAIL_SHARE = 0.38, 0.64  # of alpha, for the blocks; the rest is the last look's
+PASS_SHARE, FAIL_SHARE = 0.38, 0.66  # of alpha, for the blocks; the rest is the last look's
 FULL_SHARE_ITEMS = 400  # a smaller suite can gain little from blocks, so it keeps more for the last look
-PASS_EFFECT, FAIL_EFFECT = 1.3, 1.7  # in margins: between no difference and a better candidate; a clearly worse one
+PASS_EFFECT, FAIL_EFFECT = 1.3, 1.65  # in margins: between no difference and a better candidate; a clearly worse one
 USUAL_EFFECT = 0.05  # where the rule has no margin that says what size matters
 LARGE_EFFECT = 0.2
 

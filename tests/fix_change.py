@@ -133,7 +133,35 @@ class Answering:
 
 def endpoint(complete: Callable[[str, list[int]], str] | None = None) -> ScriptedEndpoint:
     tokenizer()  # loaded before anybody waits for an answer
-    return ScriptedEndpoint(models=("tickets", "tickets-next"), complete=complete or Answering())
+    return ScriptedEndpoint(models=("tickets", "tickets-next"), complete=complete or Answering(), chat=chat)
+
+
+def chat(model: str, sent: list[dict[str, str]]) -> str:
+    """To promptfoo, as to lm-eval."""
+    system, ticket = (message["content"] for message in sent)
+    return Answering().teams.get(ticket, "?") if is_right(ticket, system) else "nobody"
+
+
+def add_cases(repo: Repo) -> tuple[str, str]:
+    """promptfoo cases on main: one that the worse prompt keeps right, and one that it gets wrong. Their ids."""
+    kept, lost = (
+        next(item for item in tickets() if is_right(item["ticket"], PLAIN) and is_right(item["ticket"], WORSE) == stays)
+        for stays in (True, False)
+    )
+    cases = [
+        {
+            "metadata": {"id": name, "group": "drill"},
+            "vars": {"ticket": item["ticket"]},
+            "assert": [{"type": "equals", "value": item["team"]}],
+        }
+        for name, item in (("kept", kept), ("lost", lost))
+    ]
+    folder = repo.folder / repo.suite
+    (folder / "promptfoo.yaml").write_text(json.dumps({"tests": cases}), encoding="utf-8")
+    (folder / "release.yaml").write_text(SPEC.replace("min_items: 40", "min_items: 40, cases: promptfoo.yaml"))
+    repo.git("add", "-A")
+    repo.git("commit", "-q", "-m", "cases")
+    return "kept", "lost"
 
 
 def completions(asked: ScriptedEndpoint) -> int:

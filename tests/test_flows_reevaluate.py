@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 from rich.console import Console
 
 from evals.prompt import load_prompt
@@ -20,6 +18,7 @@ from tasks.promotion.evidence import keep_document
 from tasks.settings import Settings, get_settings
 from tests.fix_change import MODEL, SPEC, Answering, Repo, endpoint, make_repo
 from tests.fix_endpoint import serving
+from tests.fix_prefect_harness import events_of, prefect_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,10 +71,12 @@ def test_a_champion_that_answers_worse_has_drifted(
         report, _ = ask(asked, where, "release")
         champion(mlflow_client, registered, to_json(report), report.sha256)
         served.complete = forgetful(Answering())
-        quiet: dict[Any, Any] = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False}
-        with prefect_test_harness(server_startup_timeout=120), temporary_settings(quiet):
+        with prefect_server():
             told = reevaluate(spec_file=str(suite / "release.yaml"))
+            (event,) = events_of("liftlock.champion.drift")
     assert (told["verdict"], told["exit_code"]) == ("rejected", 3)
+    assert event["resource"]["prefect.resource.id"] == f"liftlock.model.{registered}"
+    assert (event["payload"]["verdict"], event["payload"]["before"]) == ("rejected", "none")
     assert json.loads((settings.state / "drift" / f"{registered}.json").read_text()) == {"verdict": "rejected"}
     champion(mlflow_client, registered, to_json(report), "0" * 64)
     with pytest.raises(NoChampion, match="its evidence names 000000000000"):

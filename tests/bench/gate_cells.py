@@ -52,7 +52,7 @@ class Cell:
 class Draws:
     """`values` (releases, units) and `sizes` (units) as the gate takes them; `single` (releases, items) unclustered.
 
-    `sides` holds the two sides' means so far where lm-eval's comparator needs them: sums of the baseline's scores.
+    `baseline` (releases, items) are the baseline's own scores, which only lm-eval's comparator needs.
     """
 
     values: Array
@@ -90,7 +90,7 @@ def draw(cell: Cell, difference: float, releases: int, random: np.random.Generat
         single = (random.random((releases, cell.items)) < difference).astype(float)
         return _plain(single, np.zeros_like(single))
     if cell.kind == "graded":
-        return _plain(_graded(cell, difference, releases, random), np.zeros((releases, cell.items)))
+        return _plain(*_graded(cell, difference, releases, random))
     gaps = np.zeros(cell.items)
     if cell.kind == "slices":
         gaps = np.resize(SLICE_GAPS, cell.items)  # in proportion in each block, as the gate's order is
@@ -136,10 +136,11 @@ def _clusters(cell: Cell, difference: float, releases: int, random: np.random.Ge
     return Draws(values, sizes.astype(float), tuple(ends), single, _baseline(up, down, cell.rate, random))
 
 
-def _graded(cell: Cell, difference: float, releases: int, random: np.random.Generator) -> Array:
+def _graded(cell: Cell, difference: float, releases: int, random: np.random.Generator) -> tuple[Array, Array]:
+    """Differences, and the baseline's scores, which lie anywhere that leaves the candidate's in [0, 1]."""
     grades = random.choice(GRADES, size=(releases, cell.items))
     uniform = random.random((releases, cell.items))
     lean = difference / np.mean(GRADES)
     up, down = uniform < (GRADED_CHANGED + lean) / 2, uniform > 1 - (GRADED_CHANGED - lean) / 2
-    found: Array = grades * (up.astype(float) - down)
-    return found
+    single: Array = grades * (up.astype(float) - down)
+    return single, np.maximum(0.0, -single) + random.random(single.shape) * (1 - np.abs(single))
