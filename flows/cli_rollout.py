@@ -40,19 +40,27 @@ def _say(text: str, as_json: bool) -> None:
 
 
 @rollout.command()
-def status(name: Name, as_json: AsJson = False) -> None:
-    """The last rollout: phase, step, weight, and the steps that were decided.
+def status(
+    name: Name,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and show it as it goes, until it is over.")] = False,
+) -> None:
+    """The last rollout: phase, step, weight, and the steps that were decided, with their evidence.
 
-    Example: liftlock rollout status ticket-router
+    Example: liftlock rollout status ticket-router --watch
     """
-    from serving.rollout.steps import kept_steps
+    from rich.console import Console
+
+    from flows.rollout_view import watch as show
+    from serving.rollout.kept_steps import kept_steps
     from tasks.rollout_evidence import rows
 
+    if watch and not as_json:
+        return show(_rollouts(name), Console())
     kept = _rollouts(name).last()
     steps = kept_steps(kept)
     if as_json:
-        typer.echo(json.dumps({**asdict(kept.state), "steps": [asdict(step) for step in steps]}, indent=2))
-        return
+        return typer.echo(json.dumps({**asdict(kept.state), "steps": [asdict(step) for step in steps]}, indent=2))
     typer.echo(_line(kept))
     for step in steps:
         typer.echo(f"  {step.weight} %  observed {step.observed_share:.1%}  {step.decision}: {step.reason}")
@@ -60,6 +68,7 @@ def status(name: Name, as_json: AsJson = False) -> None:
             typer.echo(
                 f"      {row.metric:14} {row.candidate:>12} / {row.stable:<12} {row.interval:>22}  {row.decision}"
             )
+    return None
 
 
 @rollout.command()

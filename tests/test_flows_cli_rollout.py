@@ -1,12 +1,18 @@
 """`liftlock rollout` on a state folder: what it prints, and its exit codes where there is nothing to tell."""
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from flows.rollout_view import view
 from serving.rollout.kept import Rollouts
-from serving.rollout.machine import Done, Restarted, State
+from serving.rollout.kept_steps import Shown, keep_step, last_look
+from serving.rollout.machine import Aborted, Done, Restarted, State
+from serving.rollout.model import Finding, Share, SideStats, Step
 from tests.fix_stack import Stack
 
 
@@ -34,3 +40,45 @@ def test_a_pause_is_kept_for_the_pipeline_and_a_model_without_rollout_is_bad_inp
     refused = made.run("rollout", "status", "nobody")
     assert refused.returncode == 2
     assert "nobody has no rollout yet" in refused.stderr
+
+
+SLOW = Finding(
+    "first_token", 0.1, 0.25, 2.1, 3.0, 512.0, 460.0, "undo", "median first token 250 ms against 100 ms of stable"
+)
+STEP = Step(
+    10,
+    SideStats("t-1", 90, 0, ()),
+    SideStats("t-2", 10, 0, ()),
+    "undo",
+    "it is slow",
+    3.0,
+    Share(0.1, 10, 100, 0.02, 0.25, True),
+    (SLOW,),
+)
+
+
+def test_the_live_view_shows_the_look_while_a_step_is_watched_and_ends_with_the_rollout(made: Stack) -> None:
+    kept = Rollouts(made.state / "rollouts" / "tickets").last()
+    Shown(kept.folder).show(STEP)
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(view(kept))
+    screen = console.export_text()
+    assert "tickets: t-2 over t-1, watching" in screen
+    assert "step 1 of 2: [10 %]  100 %   60 s left to decide" in screen
+    assert "asked 10 %, observed 10.0% [2.0%, 25.0%], 10 and 90 requests" in screen
+    assert "250 ms" in screen and "2.10 to 3.00 times" in screen and "512 of 460" in screen
+    kept.tell(Aborted("seen enough"))
+    for _ in range(3):
+        kept.tell(Done(kept.state.turn))
+    keep_step(kept, STEP)
+    shown = made.run("rollout", "status", "tickets", "--watch")
+    assert shown.returncode == 0
+    assert "undone" in shown.stdout and "10 %: undo, it is slow" in shown.stdout and "seen enough" in shown.stdout
+
+
+def test_looks_are_written_at_most_twice_a_second(tmp_path: Path) -> None:
+    shown = Shown(tmp_path)
+    shown.show(STEP)
+    shown.show(replace(STEP, weight=50))
+    assert last_look(tmp_path) == STEP
+    assert last_look(tmp_path / "nowhere") is None

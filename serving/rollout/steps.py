@@ -6,18 +6,16 @@ Ctrl-C included, is an abort; after a kill the same call goes on where the rollo
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, Protocol
-
-from pydantic import TypeAdapter
 
 from serving.rollout.analysis import AnalysisPolicy, judge
 from serving.rollout.ask import Messages
 from serving.rollout.kept import Kept, Rollouts
+from serving.rollout.kept_steps import Shown, keep_step, kept_steps
 from serving.rollout.machine import Aborted, Action, Done, Event, Failed, Judged, Restarted, State, Ticked
 from serving.rollout.model import Rollout, Sample, SideStats, Step
 from serving.rollout.traffic import Traffic
@@ -195,7 +193,7 @@ class Drive:
     def _watch(self, action: Action) -> Action | None:
         """Traffic, a look after every answer, and the person's commands, until the machine leaves the step."""
         began = ticked = time.monotonic()
-        looked, last = -1, None
+        looked, last, shown = -1, None, Shown(self.kept.folder)
         following: Action | None = None
         with self.traffic.flowing():
             while self.state.turn == action.turn:
@@ -205,6 +203,7 @@ class Drive:
                 if self.state.turn == action.turn and len(samples) > looked:
                     looked = len(samples)
                     last = look(self.state, samples, self.plan.policy, now - began)
+                    shown.show(last)
                     following = self.kept.tell(Judged(action.turn, last.decision, last.reason))
                 time.sleep(LOOK_SECONDS if self.state.turn == action.turn else 0)
         if last:
@@ -213,8 +212,7 @@ class Drive:
 
     def _keep(self, step: Step) -> None:
         self.steps.append(step)
-        with (self.kept.folder / "steps.jsonl").open("a") as out:
-            out.write(json.dumps(asdict(step)) + "\n")
+        keep_step(self.kept, step)
         self.on_step(step)
 
     def _end_early(self, error: BaseException) -> None:
@@ -251,10 +249,3 @@ def _end_other(kept: Kept, plan: Plan, target: Target, traffic: Traffic) -> None
     if not promoted:
         kept.tell(Aborted(f"{plan.engine_model} is rolled out instead"))
     Drive(kept, plan, target, traffic, lambda _: None).to_the_end()
-
-
-def kept_steps(kept: Kept) -> list[Step]:
-    """What was decided so far; a line that a kill cut short is left out."""
-    file = kept.folder / "steps.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [TypeAdapter(Step).validate_json(line) for line in lines if line.endswith("}")]
