@@ -127,7 +127,7 @@ modelcar: # the signed image that the model is shipped in
 
 delivery: # how the new version takes over the traffic
   target: local # vLLM and Envoy on this machine
-  strategy: adapter # one engine, two adapters; the gateway splits by weight
+  strategy: adapter # one engine, two adapters; the gateway splits by weight; or auto
   steps: [10, 50, 100] # weight of the canary in percent; the last is 100
   min_requests: 8 # requests the canary must have answered in each step
   max_error_rate: 0.0 # highest share of failed canary requests

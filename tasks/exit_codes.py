@@ -16,7 +16,8 @@ BAD_INPUT = {
     "DocumentsSuiteInvalid",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",
-      "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed", "NotTraced", "ApprovalRefused"}  # fmt: skip
+      "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed", "StrategyMissing",
+      "NotTraced", "ApprovalRefused"}  # fmt: skip
 
 OPEN = {"ApprovalPending"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import mlflow
@@ -15,6 +15,7 @@ from serving.rollout.local import LocalTarget
 from serving.rollout.model import Step
 from serving.rollout.steps import Plan
 from serving.rollout.steps import roll_out as run_steps
+from serving.rollout.strategy import Choice, Room, choose
 from serving.rollout.traffic import Traffic
 from tasks.artifacts import Dataset, FitReport, Modelcar, ModelVersion, Rollout
 from tasks.build_and_push import engine_model_of
@@ -35,6 +36,10 @@ from tasks.stage import Status, digest_of, stage
 from tasks.verify_modelcar import place_verified
 
 PROMPTS = 64
+
+
+class StrategyMissing(Exception):
+    """The canary that the memory allows cannot be done by a release."""
 
 
 class RolloutUndone(Exception):
@@ -70,7 +75,10 @@ def _roll_out_locked(
     client = mlflow.MlflowClient()
     before = alias_version(client, spec.name, "champion")
     target = LocalTarget(gateway_of(settings, where, default_engine(settings)), settings.adapters)
-    rollout = _canary(target, where.gateway, engine_model, modelcar, dataset, spec, pulled)
+    served = {split.stable for split in target.gateway.splits().values()} - {target.gateway.base_model}
+    choice = strategy_of(fit, len(served), spec)
+    done = _canary(target, where.gateway, engine_model, modelcar, dataset, spec, pulled)
+    rollout = replace(done, strategy=choice.strategy, why=choice.why)
     if rollout.outcome == "completed":
         evidence = {
             "modelcar": modelcar.reference,
@@ -89,6 +97,19 @@ def _roll_out_locked(
             evidence=evidence,
         )
     return rollout
+
+
+def strategy_of(fit: FitReport, served: int, spec: Release) -> Choice:
+    """adapter where the spec says so; with auto, what the fit report allows. Raises StrategyMissing: a release can only do adapter."""
+    if spec.delivery.strategy == "adapter":
+        return Choice("adapter", "the spec asks for it")
+    choice = choose(Room(True, spec.serving.max_loras, served, fit.usable_bytes - fit.headroom_bytes, fit.usable_bytes))
+    if choice.strategy != "adapter":
+        raise StrategyMissing(
+            f"strategy auto gives {choice.strategy}: {choice.why}; a release can only do adapter. Raise serving.max_loras, "
+            "or say `strategy: adapter` and let the engine swap adapters"
+        )
+    return choice
 
 
 def policy_of(delivery: DeliverySpec) -> AnalysisPolicy:

@@ -114,8 +114,9 @@ class DeliverySpec(Part):
     """How the new version takes over the traffic."""
 
     target: Literal["local"] = Field("local", description="vLLM and Envoy on this machine.")
-    strategy: Literal["adapter"] = Field(
-        "adapter", description="One engine, two adapters; the gateway rewrites the model name by weight."
+    strategy: Literal["adapter", "auto"] = Field(
+        "adapter",
+        description="adapter: one engine, two adapters, the gateway rewrites the model name by weight; auto: what the fit report allows.",
     )
     steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
         (10, 50, 100), description="Weights of the canary in percent; the last is 100."

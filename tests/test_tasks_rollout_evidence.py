@@ -1,11 +1,16 @@
 """The evidence table in words: every metric of every step, and what cannot break the table."""
 
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from serving.rollout.model import Finding, Share, Step
+from tasks.roll_out import StrategyMissing, strategy_of
 from tasks.rollout_evidence import markdown, ratios, rows
 from tests import fix_outcome as made
+from tests.fix_spec import SMALL, fill, load
 
 SLOW = Finding("first_token", 0.1, 0.25, 2.1, 3.0, 512.0, 460.0, "undo", "median first token 250 ms against 100 ms")
 CUT = Finding("cut", 0.0, 0.25, 0.1, 0.4, 1.5, 460.0, "go_on", "answers cut | at the\nlimit")
@@ -55,3 +60,12 @@ def test_the_report_has_the_table_and_the_plot() -> None:
     assert "Evidence of each step" in page
     assert "2.10 to 3.00 times" in page
     assert "Cold start: load 2.0 s." in page
+
+
+def test_auto_takes_the_adapter_where_a_slot_is_left_and_refuses_what_a_release_cannot_do(tmp_path: Path) -> None:
+    fill(tmp_path)
+    auto, fit = load(tmp_path, SMALL + "delivery: {strategy: auto}\n"), made.fit()
+    assert strategy_of(fit, 1, auto).why == "one engine holds both: 2 of 4 LoRA slots are taken with the candidate"
+    with pytest.raises(StrategyMissing, match="5 adapters for 4 LoRA slots"):
+        strategy_of(fit, 4, auto)
+    assert strategy_of(fit, 4, load(tmp_path, SMALL)).why == "the spec asks for it"

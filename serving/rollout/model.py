@@ -109,7 +109,7 @@ class Rollout:
     """`reference` is the modelcar served at 100 percent at the end when the outcome is completed.
 
     `cold_start` are phases with seconds, such as ("pull", 1.2), ("load", 2.0), ("warm", 0.7). The steps' requests are the suite's own
-    prompts, sent by the release: replayed traffic, not clients'.
+    prompts, sent by the release: replayed traffic, not clients'. `why` says why this strategy.
     """
 
     target: str
@@ -123,3 +123,5 @@ class Rollout:
     reason: str
     cold_start: tuple[tuple[str, float], ...] = ()
     traffic: Literal["replayed"] = "replayed"
+    strategy: Literal["adapter", "pool", "swap"] = "adapter"
+    why: str = ""

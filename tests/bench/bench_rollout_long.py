@@ -1,8 +1,8 @@
 """50 promotions and 50 undos in a row under 100,000 requests with open streams; no request may fail. `make bench-rollout-long`.
 
 The real Envoy and the real rollout (machine, analysis, drain) with an instant engine. Good candidates reach 100 %; the others are
-slow, so that an undo fails no request by itself. Times are printed and not judged: see bench_rollout.py. Half of each have an engine of their own. `ARGS=--short`: 4 cycles, no judgement of
-the number of requests. Ends with one line of JSON; exit code 1 where a figure is missed.
+slow, so that an undo fails no request by itself. Half of each have an engine of their own. Times are printed and not judged: see
+bench_rollout.py. `ARGS=--short`: 4 cycles, no judgement. Ends with one line of JSON; exit code 1 where a figure is missed.
 """
 
 from __future__ import annotations
