@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate picture-gate bench-modelcar bench-signing bench-promotion bench-rollout bench-rollout-sim bench-rollout-long
+.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion bench-rollout bench-rollout-sim bench-rollout-long
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ bench-modelcar: setup ## Build, push and pull of a 1 GiB model beside olot+skope
 
 bench-gate: setup ## Error rates, power and items of the sequential gate on simulated releases; ARGS=--short for a look
 	@$(RUN) -m tests.bench.bench_gate $(ARGS)
+
+bench-gate-suite: setup ## The gate in blocks on the real suite and engine, beside plain lm-eval on all items
+	@$(RUN) -m tests.bench.bench_gate_suite $(ARGS)
 
 picture-gate: setup ## Draw the picture of docs/eval-gate.md
 	@$(RUN) -m tests.bench.gate_picture docs/images/eval-gate-paths.png

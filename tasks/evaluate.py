@@ -13,6 +13,7 @@ import mlflow
 from evals.evaluate import Side, Where, evaluate_in_blocks
 from evals.evaluate import evaluate as ask_all
 from evals.gate import decide, plan_of_suite
+from evals.gate_blocks import BlockPlan
 from evals.lm_eval_runner import Setting
 from evals.prompt import load_prompt
 from evals.report import EvalReport, from_json, to_json
@@ -77,12 +78,14 @@ def evaluate_pair(adapter: Adapter, dataset: Dataset, spec: Release) -> EvalPair
     name = f"eval-{spec.name}-{adapter.sha256[:12]}"
     baseline, candidate = find_baseline(adapter, spec), Baseline(None, name, adapter.sha256)
     policy = policy_of(spec, baseline.version)
-    check_margin(get_settings().state, spec.gate, dataset.split("test").path, policy)
+    test, suite = dataset.split("test").path, suite_of(spec)
+    check_margin(get_settings().state, spec.gate, test, policy)
+    plan = plan_of_suite(load_items(test), resolve_task(suite.task_yaml, test, suite.prompt).slices, policy)
     _offer(adapter, adapters / name)
     try:
         asking = _Asking(adapter, dataset, spec)
         if spec.gate.block:
-            return asking.in_blocks(candidate, baseline, policy)
+            return asking.in_blocks(candidate, baseline, policy, plan)
         ours, theirs = asking.whole(candidate, "candidate"), asking.whole(baseline, "baseline")
     finally:
         _withdraw(name, adapters / name)
@@ -132,18 +135,14 @@ class _Asking:
         temporary.replace(file)
         return report
 
-    def in_blocks(self, candidate: Baseline, baseline: Baseline, policy: GatePolicy) -> EvalPair:
-        """Both sides, block by block, until the items decide. The plan is the suite's own, whatever was answered."""
-        spec, test = self.spec, self.dataset.split("test").path
-        suite = suite_of(spec)
-        task = resolve_task(suite.task_yaml, test, suite.prompt)
-        plan = plan_of_suite(load_items(test), task.slices, policy)
+    def in_blocks(self, candidate: Baseline, baseline: Baseline, policy: GatePolicy, plan: BlockPlan) -> EvalPair:
+        """Both sides, block by block, until the items decide."""
         items_alone = replace(policy, min_case_pass_rate=0.0)
         with Progress(current_run().console, "evaluate") as progress:
             ours, theirs = evaluate_in_blocks(
                 self._side(candidate),
                 self._side(baseline),
-                test,
+                self.dataset.split("test").path,
                 self._where("blocks"),
                 self._setting(),
                 plan,

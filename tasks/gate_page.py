@@ -1,7 +1,7 @@
 """The gate's page: one HTML file, light and dark, for a wide screen and a phone, that loads nothing from anywhere.
 
-Values in, text out. It has one script, for searching items, which the page's policy names by its digest: text that a model
-or a pull request brought in cannot run. Without scripts all items are shown.
+Values in, text out; only write_gate_page touches a file. The page has one script, for searching items, which its policy
+names by its digest: text that a model or a pull request brought in cannot run. Without scripts all items are shown.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evals import gate_sentences as words
-from evals.gated import CHANGES, GatedChange, GatedSuite, ItemDiff, slice_diffs
+from evals.gated import CHANGES, GatedChange, GatedSuite, ItemDiff, diff_cases, diff_items, slice_diffs
 from tasks import gate_plots as plots
+from tasks.artifacts import Outcome
 
 HERE = Path(__file__).parent
 SHOWN = 2000  # items of one suite; the changed ones come first
@@ -36,6 +37,22 @@ def render_gate(change: GatedChange) -> str:
             ordered=ordered, shown=SHOWN, changes=CHANGES, tiles=tiles,
         )
     )  # fmt: skip
+
+
+def write_gate_page(folder: Path, outcome: Outcome) -> Path | None:
+    """folder/gate.html of a release that came to a decision: the path over its blocks, and every item with both answers."""
+    pair, decision = outcome.pair, outcome.decision
+    if pair is None or decision is None:
+        return None
+    both = {item.id for item in pair.baseline.items}
+    ids = [item.id for item in pair.candidate.items if item.id in both]
+    metric = pair.candidate.metrics[0][0] if len(pair.candidate.metrics) == 1 else "the score"
+    items, cases = diff_items(pair.candidate, pair.baseline, ids, {}), diff_cases(pair.candidate, pair.baseline)
+    text = render_gate(GatedChange("", "", (GatedSuite(outcome.name, (), metric, decision, items, cases),)))
+    path, temporary = folder / "gate.html", folder / ".gate.html.new"
+    temporary.write_bytes(text.encode("utf-8", "replace"))
+    temporary.replace(path)
+    return path
 
 
 def ordered(one: GatedSuite) -> tuple[ItemDiff, ...]:

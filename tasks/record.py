@@ -30,6 +30,7 @@ from tasks.base_model import resolve_base
 from tasks.engine_contract import kept_contract
 from tasks.evaluate import engine_of
 from tasks.exit_codes import code_of
+from tasks.gate_page import write_gate_page
 from tasks.judge import GateRefused
 from tasks.lease import LeaseLost, leased
 from tasks.ledger import alias_version
@@ -124,6 +125,7 @@ class Record:
                 **self._values,
             )
             report = write_report(self.run.folder, outcome)
+            write_gate_page(self.run.folder, outcome)
             code = code_of(error) if error is not None and verdict == "failed" else EXIT_CODES[verdict]
             self.run.record(verdict=verdict, **self._summary(outcome, report, code))
 
