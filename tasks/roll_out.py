@@ -79,14 +79,17 @@ def _roll_out_locked(
     choice = strategy_of(fit, len(served), spec)
     done = _canary(target, where.gateway, engine_model, modelcar, dataset, spec, pulled)
     rollout = replace(done, strategy=choice.strategy, why=choice.why)
+    key = client.get_model_version(version.name, version.version).tags["liftlock.evidence"]
+    name = (
+        "rollout.json" if rollout.outcome == "completed" else "rollout-undone.json"
+    )  # the former is a champion's evidence
+    keep_document(client, version.run_id, key, name, asdict(rollout))
     if rollout.outcome == "completed":
         evidence = {
             "modelcar": modelcar.reference,
             "version_sha256": version.sha256,
             "rollout_sha256": digest_of(asdict(rollout)["steps"]),
         }
-        key = client.get_model_version(version.name, version.version).tags["liftlock.evidence"]
-        keep_document(client, version.run_id, key, "rollout.json", asdict(rollout))
         move_alias(
             where.dsn("liftlock"),
             spec.name,
