@@ -132,6 +132,7 @@ delivery: # how the new version takes over the traffic
   min_requests: 8 # requests the canary must have answered in each step
   max_error_rate: 0.0 # highest share of failed canary requests
   max_first_token_ratio: 4.0 # tolerated of each time, against the stable version at the same time
+  # sticky: x-session-id # a request header whose value always gets the same version; left out, each request is drawn
   # slo: # absolute limits in seconds; at most 5 % of the new version's requests may pass one
   #   first_token_p95: 0.25 # until the first token
   #   inter_token_p95: 0.02 # mean time between two tokens

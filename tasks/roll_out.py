@@ -74,7 +74,8 @@ def _roll_out_locked(
     hold_to_contract(fit, modelcar, version)
     client = mlflow.MlflowClient()
     before = alias_version(client, spec.name, "champion")
-    target = LocalTarget(gateway_of(settings, where, default_engine(settings)), settings.adapters)
+    gateway = gateway_of(settings, where, default_engine(settings))
+    target = LocalTarget(gateway, settings.adapters, sticky=spec.delivery.sticky)
     served = {split.stable for split in target.gateway.splits().values()} - {target.gateway.base_model}
     choice = strategy_of(fit, len(served), spec)
     done = _canary(target, where.gateway, engine_model, modelcar, dataset, spec, pulled)

@@ -126,6 +126,11 @@ class DeliverySpec(Part):
     max_first_token_ratio: float = Field(
         2.0, gt=1, le=100, description="Tolerated ratio of each time against stable at the same time."
     )
+    sticky: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9-]{1,64}$",
+        description="A request header, such as x-session-id: the same value gets the same version in a step.",
+    )
     slo: SloSpec | None = Field(None, description="Absolute limits of times.")
     warmup_requests: int = Field(
         4, ge=1, le=1000, description="Requests the candidate must answer before it gets any weight."

@@ -11,6 +11,7 @@ Json = dict[str, Any]
 VERSION_HEADER = "x-liftlock-version"
 MODEL_HEADER = "x-gateway-base-model-name"  # the name that the Gateway API inference extension uses
 CLIENT_HEADER = "x-liftlock-client"
+HEADER = re.compile(r"[a-z0-9-]{1,64}")
 NAME = re.compile(r"[A-Za-z0-9._/-]{1,200}")  # it goes into configuration, header values and Lua patterns' results
 
 
@@ -18,7 +19,8 @@ NAME = re.compile(r"[A-Za-z0-9._/-]{1,200}")  # it goes into configuration, head
 class Split:
     """One public model name. `stable` and `candidate` are the engine's names; `weight` is the candidate's percent.
 
-    `stable_engine` and `candidate_engine` are addresses of engines of their own; None: the gateway's engine.
+    `stable_engine` and `candidate_engine` are addresses of engines of their own; None: the gateway's engine. `sticky` names a
+    request header, such as x-session-id: the same value gets the same version; requests without it are drawn.
     """
 
     model: str
@@ -27,11 +29,14 @@ class Split:
     weight: int = 0
     stable_engine: str | None = None
     candidate_engine: str | None = None
+    sticky: str | None = None
 
     def __post_init__(self) -> None:
         for name in (self.model, self.stable, self.candidate):
             if name is not None:
                 check_name(name)
+        if self.sticky is not None and not HEADER.fullmatch(self.sticky):
+            raise ValueError(f"sticky header {self.sticky!r} of {self.model}: only small letters, digits and dashes")
         if not 0 <= self.weight <= 100 or (self.weight and self.candidate is None):
             raise ValueError(f"split of {self.model}: weight {self.weight} needs a candidate and 0 to 100 percent")
 

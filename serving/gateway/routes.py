@@ -163,9 +163,11 @@ def _split_route(split: Split, path: str, table: Table) -> Json:
     if split.candidate is not None:
         sides.append(_side(split, "candidate", split.candidate, split.weight, table))
         weights = {"stable": 100 - split.weight, "candidate": split.weight}
+    sticky: Json = {"hash_policy": [{"header": {"header_name": split.sticky}}]} if split.sticky else {}
+    draw = {"clusters": sides, **({"use_hash_policy": True} if split.sticky else {})}
     return {
         "match": _match(path, split.model),
-        "route": {"weighted_clusters": {"clusters": sides}, **_policy(table)},
+        "route": {"weighted_clusters": draw, **sticky, **_policy(table)},
         "metadata": {"filter_metadata": {"liftlock": {"weights": weights}}},
     }
 

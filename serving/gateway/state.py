@@ -113,10 +113,12 @@ class Gateway:
         """`engine` is the address of an engine of its own."""
         return self.change(model, lambda _: Split(model, engine_model, stable_engine=engine))
 
-    def set_weight(self, model: str, candidate: str | None, weight: int, engine: str | None = None) -> Split:
+    def set_weight(
+        self, model: str, candidate: str | None, weight: int, engine: str | None = None, sticky: str | None = None
+    ) -> Split:
         def edit(split: Split | None) -> Split:
             whole = split or Split(model, self.base_model)
-            return replace(whole, candidate=candidate, weight=weight, candidate_engine=engine)
+            return replace(whole, candidate=candidate, weight=weight, candidate_engine=engine, sticky=sticky)
 
         return self.change(model, edit)
 

@@ -20,11 +20,13 @@ class LocalTarget:
     """`adapters` is the folder the engine finds adapters in; None: candidates stay where they are.
 
     `candidate_engine` is the address of the candidate's own engine (strategy pool); None: the gateway's engine serves both.
+    `sticky` names the request header whose value decides the version.
     """
 
     gateway: Gateway
     adapters: Path | None = None
     candidate_engine: str | None = None
+    sticky: str | None = None
 
     def stable(self, model: str) -> str:
         """The engine's name of what serves `model` now; the base model where it was never released."""
@@ -32,7 +34,8 @@ class LocalTarget:
         return split.stable if split else self.gateway.base_model
 
     def weigh(self, model: str, candidate: str | None, weight: int) -> None:
-        self.gateway.set_weight(model, candidate, weight, self.candidate_engine if candidate else None)
+        engine = self.candidate_engine if candidate else None
+        self.gateway.set_weight(model, candidate, weight, engine, self.sticky if candidate else None)
 
     def promote(self, model: str, candidate: str) -> None:
         self.gateway.set_stable(model, candidate, self.candidate_engine)
@@ -42,7 +45,7 @@ class LocalTarget:
 
         def edit(split: Split | None) -> Split:
             whole = split or Split(model, stable)
-            return replace(whole, stable=stable, candidate=None, weight=0, candidate_engine=None)
+            return replace(whole, stable=stable, candidate=None, weight=0, candidate_engine=None, sticky=None)
 
         split = self.gateway.splits().get(model)
         if split is None or split != edit(split):
