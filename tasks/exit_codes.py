@@ -12,7 +12,7 @@ BAD_INPUT = {
     "ContractUnread", "ResidualsInvalid", "ReferenceInvalid", "CredentialsInvalid", "ShellMissing", "DestinationTaken", "ImageMissing",
     "AdapterMissing", "LayoutInvalid", "RolloutUnderWay", "NoRollout", "KeyInvalid", "KeyTaken", "PredicateInvalid", "DocumentInvalid",
     "NotIndexed", "EmbedderMismatch", "EmbedderUnavailable", "IndexBusy", "ContextTooSmall", "ModelUnnamed", "TenantInvalid", "AddressTaken",
-    "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "NoSuchRequest", "EndpointInvalid",
+    "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "NoSuchRequest", "DatasetUnknown", "EndpointInvalid",
     "DocumentsSuiteInvalid",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",

@@ -6,14 +6,14 @@ The move itself, its journal, the evidence and the ledger's chain are in tasks/p
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from tasks.promotion.database import connect
-from tasks.promotion.events import EventNotSent, PrefectEvents
+from tasks.promotion.database import Connect, connect
+from tasks.promotion.events import Event, EventNotSent, PrefectEvents
 from tasks.promotion.evidence import EvidenceInMlflow
 from tasks.promotion.ledger import Alias, Fault, Line, lines, verify
 from tasks.promotion.move import AliasMoved as AliasMoved
@@ -39,6 +39,16 @@ def promoter(settings: Settings | None = None) -> Promoter:
 
     verified = EvidenceInMlflow(where.mlflow, settings.state / "modelcars")
     return Promoter(partial(connect, where.dsn(DATABASE)), registry, verified, tell)
+
+
+def ledger_database(settings: Settings | None = None) -> Connect:
+    """Raises StackDown."""
+    return partial(connect, addresses(settings or get_settings()).dsn(DATABASE))
+
+
+def event_sender(settings: Settings | None = None) -> Callable[[Event], None]:
+    """Raises StackDown; what it returns raises EventNotSent."""
+    return PrefectEvents(addresses(settings or get_settings()).prefect_api).send
 
 
 def _tag(registry: MlflowRegistry, line: Line) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+import httpx
 import mlflow
-from prefect import runtime
+from prefect import runtime, tags
 
 from serving.fit.contract import ContractBroken
 from serving.modelcar.content import ContentMismatch
@@ -32,11 +34,14 @@ from tasks.evaluate import engine_of
 from tasks.exit_codes import code_of
 from tasks.gate_page import write_gate_page
 from tasks.judge import GateRefused
+from tasks.labels import label_flow_run
 from tasks.lease import LeaseLost, leased
-from tasks.ledger import alias_version
+from tasks.ledger import alias_version, event_sender
 from tasks.model_lock import ModelLock
 from tasks.package import check_package
 from tasks.preflight import DoesNotFit
+from tasks.promotion import events
+from tasks.promotion.events import EventNotSent
 from tasks.promotion.ledger import Alias
 from tasks.report import write_report
 from tasks.roll_out import RolloutUndone
@@ -78,6 +83,9 @@ class Record:
         self.where: Addresses = up(settings, lambda _: None, self._engine, wait_for_engine=False)
         self._stack.enter_context(ModelLock(self.where.dsn("liftlock"), self.spec.name))
         self.run: Run = start_run(settings.state, self.spec_file, self.spec.name, **self._options)
+        labels = (f"model:{self.spec.name}", f"run:{self.run.run_id}")
+        label_flow_run(f"{self.spec.name} {self.run.run_id}", *labels)
+        self._stack.enter_context(tags(*labels))
         self._stack.enter_context(leased(self.run, self.where.dsn("liftlock")))
         return self
 
@@ -128,6 +136,25 @@ class Record:
             write_gate_page(self.run.folder, outcome)
             code = code_of(error) if error is not None and verdict == "failed" else EXIT_CODES[verdict]
             self.run.record(verdict=verdict, **self._summary(outcome, report, code))
+            self._announce(outcome)
+
+    def _announce(self, outcome: Outcome) -> None:
+        """How it ended, as an event and as the flow run's tags; what cannot be told changes nothing."""
+        version = outcome.version.version if outcome.version else ""
+        payload = {
+            "run": outcome.run_id,
+            "verdict": outcome.verdict,
+            "version": version,
+            "reasons": list(outcome.reasons),
+        }
+        name, key = f"liftlock.release.{outcome.verdict}", f"ended {outcome.run_id} {time.time()}"
+        with suppress(EventNotSent, httpx.HTTPError):
+            event_sender()(events.event(name, outcome.name, {"version": version}, payload, key, events.now()))
+            label_flow_run(
+                f"{outcome.name} {outcome.run_id}",
+                f"verdict:{outcome.verdict}",
+                *([f"version:{version}"] if version else ()),
+            )
 
     def _champion(self) -> tuple[str | None, str | None]:
         client = mlflow.MlflowClient()

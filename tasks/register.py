@@ -12,6 +12,7 @@ from evals.report import to_json
 from tasks.artifacts import Adapter, EvalPair, GateDecision, ModelVersion
 from tasks.judge import decision_digest
 from tasks.ledger import alias_version, move_alias
+from tasks.mlflow_story import log_items, logged_model
 from tasks.promotion.evidence import keep_document
 from tasks.settings import get_settings
 from tasks.spec import Release
@@ -90,8 +91,8 @@ def _create(
     key: str,
 ) -> str:
     run = client.get_run(adapter.run_id)
-    for name, value in pair.candidate.metrics:
-        client.log_metric(adapter.run_id, f"test/{name.replace(',', '/')}", value)
+    model_id = logged_model(client, spec.name, adapter, pair)
+    log_items(client, adapter.run_id, key, pair)
     rule = decision.rules[0]
     tags = {
         **{f"liftlock.{name}": value for name, value in evidence.items()},
@@ -106,6 +107,7 @@ def _create(
         spec.name,
         source=f"{run.info.artifact_uri}/adapter",
         run_id=adapter.run_id,
+        model_id=model_id,
         tags=tags,
         description=" ".join(decision.reasons)[:5000],
     )

@@ -84,7 +84,7 @@ class Stage(Generic[P, T]):
             caching = {"cache_key_fn": lambda *_: key, "persist_result": True, "result_serializer": "json"}
         policy: dict[str, Any] = {
             "name": self.name,
-            "task_run_name": self.name,
+            "task_run_name": f"{self.name} {current_run().name}",
             "retries": self.retries,
             "retry_delay_seconds": 2,
             "retry_condition_fn": retry_condition,

@@ -20,6 +20,7 @@ from tasks.dataset import read_items
 from tasks.digests import ADAPTER_FILES as ADAPTER_FILES
 from tasks.digests import adapter_sha256
 from tasks.lora import LoraRequest, TrainingRefused
+from tasks.mlflow_story import dataset_inputs
 from tasks.model_card import training_card
 from tasks.progress import Progress
 from tasks.run import current_run
@@ -149,6 +150,7 @@ def _record(
         [Param(key, str(value)[:500]) for key, value in parameters.items()],
         [RunTag(key, value) for key, value in tags.items()],
     )
+    client.log_inputs(run_id, dataset_inputs(dataset))
     client.log_artifacts(run_id, str(adapter), "adapter")
     client.set_terminated(run_id)
     return run_id

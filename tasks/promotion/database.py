@@ -36,7 +36,7 @@ class PromotionBusy(Exception):
 def connect(dsn: str) -> Connection:
     """In autocommit mode, to a database that has the tables."""
     connection: Connection = psycopg.connect(dsn, autocommit=True, **LIVENESS)  # type: ignore[arg-type]
-    row = connection.execute("SELECT to_regclass('stage_lease')").fetchone()
+    row = connection.execute("SELECT to_regclass('dataset_seen')").fetchone()
     if not row or row[0] is None:
         _migrate(connection)
     return connection

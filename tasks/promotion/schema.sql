@@ -70,3 +70,12 @@ CREATE TABLE IF NOT EXISTS stage_lease (
     flow_run_id text,
     expires     timestamptz NOT NULL
 );
+
+-- Digests of watched datasets; each starts a release at most once. The first of a source is its baseline.
+CREATE TABLE IF NOT EXISTS dataset_seen (
+    model  text NOT NULL,
+    source text NOT NULL,
+    digest text NOT NULL,
+    at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (model, source, digest)
+);

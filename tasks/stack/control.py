@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import importlib.metadata
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +17,7 @@ from tasks.settings import ROOT, Settings
 from tasks.setup import BASE_MODEL, VLLM_VERSION
 from tasks.stack import postgres
 from tasks.stack.addresses import Addresses, addresses, export_client_settings, local_address
+from tasks.stack.deployments import ensure_deployments, ensure_work_pool
 from tasks.stack.endpoints import endpoints_of, fallback_of
 from tasks.stack.engine import Engine, choose_engine, read_engine, write_engine
 from tasks.stack.kept_secrets import webhook_secret
@@ -139,8 +136,8 @@ def _start_in_order(
                 if part.name == "postgres":
                     postgres.ensure_databases(where.dsn("postgres"))
                 if part.name == "prefect":
-                    _ensure_work_pool(where)
-                    _ensure_deployments(settings, where)
+                    ensure_work_pool(where.prefect_api, "liftlock")
+                    ensure_deployments(settings, where)
                 if part.name == "mlflow":
                     ensure_webhook(where.mlflow, f"{where.watch}/webhook", webhook_secret(settings.state))
                 del waiting[part.name]
@@ -165,36 +162,6 @@ def answers(url: str, client: httpx.Client) -> bool:
         return client.get(url).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def _ensure_work_pool(where: Addresses) -> None:
-    """The process pool that the worker serves; a 409 says that it is there."""
-    body = {"name": "liftlock", "type": "process", "description": "Runs releases on this machine."}
-    answer = httpx.post(f"{where.prefect_api}/work_pools/", json=body, timeout=30)
-    if answer.status_code not in (201, 409):
-        answer.raise_for_status()
-
-
-def _ensure_deployments(settings: Settings, where: Addresses) -> None:
-    """`prefect deploy --all`, when prefect.yaml or the checkout is not what was deployed last."""
-    asked = (
-        ROOT / "prefect.yaml"
-    ).read_bytes() + f"\n{where.prefect_api}\n{ROOT}".encode()  # they run in this checkout
-    wanted = hashlib.sha256(asked).hexdigest()
-    stamp = settings.state / "deployed"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    environment = {
-        **os.environ,
-        "PREFECT_API_URL": where.prefect_api,
-        "PREFECT_HOME": str(settings.state / "prefect"),
-        "PYTHONPATH": str(ROOT),
-    }
-    argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise PartNotReady(f"prefect deploy --all failed: {(done.stderr or done.stdout).strip()[-300:]}")
-    stamp.write_text(wanted)
 
 
 def down(settings: Settings) -> None:

@@ -1,0 +1,71 @@
+"""Work pools and deployments in Prefect: what `liftlock up` and `liftlock deploy` register from prefect.yaml."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+
+from tasks.settings import ROOT, Settings
+from tasks.stack.addresses import Addresses
+
+Pool = Literal["liftlock", "kubernetes"]
+TYPES: dict[Pool, str] = {"liftlock": "process", "kubernetes": "kubernetes"}
+TEMPLATE = ROOT / "deploy" / "prefect" / "job-template.json"
+
+
+class DeployFailed(Exception):
+    """Prefect did not take the deployments."""
+
+
+def ensure_work_pool(prefect_api: str, pool: Pool) -> None:
+    """Idempotent; the kubernetes pool gets the job template of deploy/prefect anew. Raises httpx.HTTPError."""
+    body: dict[str, Any] = {"name": pool, "type": TYPES[pool], "description": "Runs Liftlock's flows."}
+    if pool == "kubernetes":
+        body["base_job_template"] = json.loads(TEMPLATE.read_text())
+    with httpx.Client(base_url=prefect_api, timeout=30) as client:
+        answer = client.post("/work_pools/", json=body)
+        if answer.status_code == 409 and "base_job_template" in body:  # it is there, perhaps with an older template
+            answer = client.patch(f"/work_pools/{pool}", json={"base_job_template": body["base_job_template"]})
+        if answer.status_code != 409:
+            answer.raise_for_status()
+
+
+def for_pool(text: str, pool: Pool) -> str:
+    """prefect.yaml for another pool: the same deployments, named by it."""
+    if pool == "liftlock":
+        return text
+    moved = re.sub(r"work_pool: \{ name: liftlock \}", f"work_pool: {{ name: {pool} }}", text)
+    return re.sub(r"^  - name: local$", f"  - name: {pool}", moved, flags=re.M)
+
+
+def deploy_all(prefect_api: str, home: Path, pool: Pool = "liftlock") -> None:
+    """`prefect deploy --all`. Raises DeployFailed."""
+    environment = {**os.environ, "PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "prefect.yaml"
+        file.write_text(for_pool((ROOT / "prefect.yaml").read_text(), pool))
+        done = subprocess.run(
+            [*argv, "--prefect-file", str(file)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+    if done.returncode != 0:
+        raise DeployFailed(f"prefect deploy --all failed: {(done.stderr or done.stdout).strip()[-300:]}")
+
+
+def ensure_deployments(settings: Settings, where: Addresses) -> None:
+    """When prefect.yaml is not what was deployed last. Raises DeployFailed."""
+    wanted = hashlib.sha256((ROOT / "prefect.yaml").read_bytes() + where.prefect_api.encode()).hexdigest()
+    stamp = settings.state / "deployed"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    deploy_all(where.prefect_api, settings.state / "prefect")
+    stamp.write_text(wanted)
