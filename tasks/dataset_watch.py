@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
+
+import httpx
 
 from tasks.dataset import read_dataset
 from tasks.promotion import events
@@ -52,16 +55,20 @@ def in_mlflow(spec_file: Path, name: str, client: Any) -> Watched:
 
 
 def on_hub(spec_file: Path, repository: str, revision: str, endpoint: str | None = None) -> Watched:
-    """The commit that `revision` stands for. Raises DatasetUnknown."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    """The commit that `revision` stands for, with the token that huggingface_hub knows. Raises DatasetUnknown."""
+    from huggingface_hub import constants, get_token
 
-    spec = load_release(spec_file)
+    spec, token = load_release(spec_file), get_token()
+    url = (
+        f"{(endpoint or constants.ENDPOINT).rstrip('/')}/api/datasets/{repository}/revision/{quote(revision, safe='')}"
+    )
     try:
-        commit = HfApi(endpoint).dataset_info(repository, revision=revision).sha
-    except (HfHubHTTPError, OSError) as error:
+        answer = httpx.get(url, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=30)
+        answer.raise_for_status()
+        commit = str(answer.json()["sha"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise DatasetUnknown(f"{repository} at {revision}: {str(error).splitlines()[0]}") from None
-    return Watched(spec.name, str(spec_file), f"hub:{repository}@{revision}", str(commit))
+    return Watched(spec.name, str(spec_file), f"hub:{repository}@{revision}", commit)
 
 
 def look(connect: Connect, watched: Watched, send: Callable[[events.Event], None]) -> Done:

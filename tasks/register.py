@@ -91,9 +91,9 @@ def _create(
     key: str,
 ) -> str:
     run = client.get_run(adapter.run_id)
-    model_id = logged_model(client, spec.name, adapter, pair)
     log_items(client, adapter.run_id, key, pair)
     rule = decision.rules[0]
+    model_id = logged_model(client, spec.name, adapter, pair)
     tags = {
         **{f"liftlock.{name}": value for name, value in evidence.items()},
         "liftlock.evidence": key,
@@ -102,12 +102,12 @@ def _create(
         "liftlock.score": f"{dict(pair.candidate.metrics)[spec.gate.metric]:.4f}",
         "liftlock.difference": f"{rule.estimate:+.4f} [{rule.low:+.4f}, {rule.high:+.4f}]",
         "liftlock.items": str(decision.items_used),
+        "liftlock.logged_model": model_id,
     }
     made = client.create_model_version(
         spec.name,
         source=f"{run.info.artifact_uri}/adapter",
         run_id=adapter.run_id,
-        model_id=model_id,
         tags=tags,
         description=" ".join(decision.reasons)[:5000],
     )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +93,42 @@ def test_a_dataset_of_mlflow_is_watched_by_the_newest_run_that_logged_it(tmp_pat
         digests.append(in_mlflow(spec, f"answers-{tmp_path.name}", mlflow_client).digest)
         assert digests[-1] == data.digest
     assert digests[0] != digests[1]
+
+
+@contextmanager
+def hub(commits: dict[str, str]) -> Iterator[str]:
+    """The one answer of a hub that is asked for: the commit of a branch."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            commit = commits.get(self.path.removeprefix("/api/datasets/team/data/revision/"))
+            body = json.dumps({"sha": commit} if commit else {"error": "Revision not found"}).encode()
+            self.send_response(200 if commit else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_revision_on_a_hub_is_watched_by_its_commit(tmp_path: Path) -> None:
+    spec, commits = fill(tmp_path), {"main": "c0ffee", "refs%2Fpr%2F1": "beef"}
+    with hub(commits) as endpoint:
+        assert on_hub(spec, "team/data", "main", endpoint).digest == "c0ffee"
+        assert on_hub(spec, "team/data", "refs/pr/1", endpoint).digest == "beef"
+        commits["main"] = "decaf"
+        found = on_hub(spec, "team/data", "main", endpoint)
+        assert (found.digest, found.source) == ("decaf", "hub:team/data@main")
+        with pytest.raises(DatasetUnknown, match=r"team/data at gone: .*404"):
+            on_hub(spec, "team/data", "gone", endpoint)
 
 
 def test_a_hub_that_does_not_answer_is_no_new_revision(tmp_path: Path) -> None:

@@ -50,8 +50,11 @@ def test_all_deployments_are_registered_to_run_in_this_checkout(prefect_server: 
     described = release["parameter_openapi_schema"]["properties"]["spec_file"]
     assert "release.yaml" in described["description"]
     assert release["global_concurrency_limit"]["limit"] == 1
-    names = {one["name"] for one in prefect_server.post("/automations/filter", {})}
-    assert any(name.startswith("release") or "release" in name for name in names)
+    expected = {
+        event for one in prefect_server.post("/automations/filter", {}) for event in one["trigger"].get("expect", [])
+    }
+    assert {"liftlock.dataset.changed", "liftlock.alias.requested", "liftlock.alias.set-by-hand", "liftlock.alias.moved",
+            "liftlock.champion.drift"} <= expected  # fmt: skip
 
 
 def test_a_pool_that_is_not_there_is_an_error_with_prefects_words(prefect_server: PrefectServer) -> None:

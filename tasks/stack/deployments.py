@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from tasks.stack.addresses import Addresses
 
 Pool = Literal["liftlock", "kubernetes"]
 TYPES: dict[Pool, str] = {"liftlock": "process", "kubernetes": "kubernetes"}
+TRIES = 4
 TEMPLATE = ROOT / "deploy" / "prefect" / "job-template.json"
 
 
@@ -32,11 +34,21 @@ def ensure_work_pool(prefect_api: str, pool: Pool) -> None:
     if pool == "kubernetes":
         body["base_job_template"] = json.loads(TEMPLATE.read_text())
     with httpx.Client(base_url=prefect_api, timeout=30) as client:
-        answer = client.post("/work_pools/", json=body)
+        answer = _send(client, "POST", "/work_pools/", body)
         if answer.status_code == 409 and "base_job_template" in body:  # it is there, perhaps with an older template
-            answer = client.patch(f"/work_pools/{pool}", json={"base_job_template": body["base_job_template"]})
+            answer = _send(client, "PATCH", f"/work_pools/{pool}", {"base_job_template": body["base_job_template"]})
         if answer.status_code != 409:
             answer.raise_for_status()
+
+
+def _send(client: httpx.Client, method: str, path: str, body: dict[str, Any]) -> httpx.Response:
+    """Again where Prefect says 503: its database was busy."""
+    for _ in range(TRIES - 1):
+        answer = client.request(method, path, json=body)
+        if answer.status_code != 503:
+            return answer
+        time.sleep(1)
+    return client.request(method, path, json=body)
 
 
 def for_pool(text: str, pool: Pool) -> str:
