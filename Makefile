@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion bench-rollout bench-rollout-sim bench-rollout-long
+.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion bench-rollout bench-rollout-sim bench-rollout-long bench-coherence
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ bench-rollout-long: setup ## 50 promotions and 50 undos under 100,000 requests w
 
 bench-promotion: setup ## 32 promoters, 1,000 moves, kills of promoters, MLflow and Postgres, against bare alias sets
 	@$(RUN) -m tests.bench.bench_promotion
+
+bench-coherence: setup ## 1,000 manifests through `liftlock coherence`, at most 3 s
+	@$(RUN) -m tests.bench.bench_coherence
 
 clean: down ## Stop the stack and remove its state (models and environments stay)
 	@rm -rf .liftlock

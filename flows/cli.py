@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli_coherence import coherence
 from flows.cli_deploy import register as register_deploy
 from flows.cli_drill import register as register_drill
 from flows.cli_fit import fit
@@ -46,6 +47,7 @@ app.add_typer(rollout, name="rollout", rich_help_panel="Release")
 app.add_typer(ledger, name="ledger", rich_help_panel="Promotion")
 app.add_typer(keys, name="keys", rich_help_panel="Release")
 register_signing(modelcar)
+app.command(rich_help_panel="Release")(coherence)
 register_promotion(app)
 register_deploy(app)
 register_drill(app)

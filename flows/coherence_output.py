@@ -1,0 +1,74 @@
+"""What `liftlock coherence` prints: findings with reason and change, the longest answer of each alias, notes; and the JSON document."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from serving.coherence.answer import Answer, answer
+from serving.coherence.check import Checked, Grouped
+from serving.coherence.duration import shown
+from serving.coherence.findings import RULES
+
+
+def text(checked: Checked) -> str:
+    lines: list[str] = []
+    for each in checked.findings:
+        lines += [_head(each), f"    {each.finding.message}", f"    why     {RULES[each.finding.rule].why}"]
+        lines += [f"    change  {each.finding.change}", f"    at      {_place(each)}", ""]
+    lines += _answers(checked)
+    lines += ["", *(f"note: {each}" for each in checked.notes)] if checked.notes else []
+    found, dropped = len(checked.findings), len(checked.suppressed)
+    verdict = f"incoherent: {found} finding{'s' if found != 1 else ''}" if found else "coherent"
+    read = f"{len(checked.chains)} chains from {checked.inventory.files} files"
+    lines += ["", f"{verdict}{f', {dropped} suppressed' if dropped else ''} ({read})"]
+    return "\n".join(lines)
+
+
+def _head(each: Grouped) -> str:
+    who = ", ".join(each.aliases) + (f" from {', '.join(each.clients)}" if each.clients else "")
+    return f"{each.finding.rule}  {who}{'  (implicit)' if each.finding.implicit else ''}"
+
+
+def _place(each: Grouped) -> str:
+    at = each.finding.at
+    return f"{at.file}:{at.line}  {at.where}" if at.file else at.where
+
+
+def _answers(checked: Checked) -> list[str]:
+    """Clients of one alias with the same answer share a line."""
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    for chain in checked.chains:
+        one = answer(chain)
+        worst = f"worst case {shown(one.worst_seconds)}, {one.worst_tries} requests at the engine for one"
+        lines.setdefault((one.alias, one.sentence(), worst), []).append(one.client)
+    return [
+        f"{alias} ({', '.join(dict.fromkeys(clients))}): {said}; {worst}"
+        for (alias, said, worst), clients in lines.items()
+    ]
+
+
+def document(checked: Checked) -> dict[str, Any]:
+    return {
+        "coherent": not checked.findings,
+        "findings": [_finding(each) for each in checked.findings],
+        "suppressed": [_finding(each) for each in checked.suppressed],
+        "answers": [_answer(answer(chain)) for chain in checked.chains],
+        "notes": list(checked.notes),
+        "files": checked.inventory.files,
+    }
+
+
+def _finding(each: Grouped) -> dict[str, Any]:
+    one, rule = each.finding, RULES[each.finding.rule]
+    return {
+        "rule": one.rule, "title": rule.title, "aliases": list(each.aliases), "clients": list(each.clients), "hop": one.hop,
+        "message": one.message, "why": rule.why, "change": one.change, "implicit": one.implicit,
+        "file": one.at.file, "line": one.at.line, "where": one.at.where,
+    }  # fmt: skip
+
+
+def _answer(one: Answer) -> dict[str, Any]:
+    return {**asdict(one), "cut_at": {"seconds": one.cut_at.value, "where": one.cut_at.where, "implicit": one.cut_at.implicit},
+            "worst_seconds": None if math.isinf(one.worst_seconds) else one.worst_seconds, "sentence": one.sentence()}  # fmt: skip

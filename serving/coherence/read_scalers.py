@@ -1,0 +1,90 @@
+"""KEDA: who scales a workload, and the HTTP add-on's interceptor as a hop on the way to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.coherence.defaults import implicit
+from serving.coherence.duration import seconds
+from serving.coherence.model import Hop, Limits, Patch, Scaling, Setting
+from serving.coherence.objects import Inventory, Object, items, mapping
+
+INTERCEPTOR = "keda-add-ons-http-interceptor-proxy"
+HTTP = ("HTTPScaledObject", "InterceptorRoute")
+
+
+def scaling(found: Inventory, kind: str, namespace: str, name: str) -> Scaling | None:
+    """None where nothing scales it."""
+    owners = [
+        one
+        for one in found.kind("ScaledObject", "HTTPScaledObject")
+        if one.namespace == namespace and _target(one) == (kind, name)
+    ]
+    if not owners:
+        return None
+    one = owners[0]
+    low = (
+        one.spec.get("minReplicaCount", 0)
+        if one.kind == "ScaledObject"
+        else mapping(one.spec.get("replicas"), one.file).get("min", 0)
+    )
+    key = "cooldownPeriod" if one.kind == "ScaledObject" else "scaledownPeriod"
+    patch = Patch(one.key, ("spec", key), "integer")
+    cooldown = implicit("keda-cooldown", patch)
+    if one.spec.get(key) is not None:
+        cooldown = Setting(
+            seconds(one.spec[key], "number", f"{one.file}: {one.key} {key}"),
+            f"{one.key} {key}",
+            False,
+            one.file,
+            1,
+            patch,
+        )
+    names = tuple(f"{each.kind} {each.namespace}/{each.name}" for each in owners if not _external(each))
+    return Scaling(int(low) if isinstance(low, int) else 0, cooldown, names)
+
+
+def _external(one: Object) -> bool:
+    """A ScaledObject with the add-on's external-push trigger is the add-on's own."""
+    triggers = items(one.spec.get("triggers"), one.file)
+    return any(each.get("type") == "external-push" for each in triggers)
+
+
+def _target(one: Object) -> tuple[str, str]:
+    target = mapping(one.spec.get("scaleTargetRef"), one.file)
+    return str(target.get("kind") or "Deployment"), str(target.get("name"))
+
+
+def interceptor_for(found: Inventory, host: str) -> tuple[Hop, str, str] | None:
+    """By the host that a request asks for: the hop, and the namespace and Service behind it."""
+    for one in found.kind(*HTTP):
+        target = mapping(one.spec.get("scaleTargetRef") or one.spec.get("target"), one.file)
+        if host in _hosts(one) or not host:
+            return interceptor(one), one.namespace, str(target.get("service") or target.get("name"))
+    return None
+
+
+def _hosts(one: Object) -> set[str]:
+    hosts = set(map(str, one.spec.get("hosts") or ()))
+    for rule in items(one.spec.get("rules"), one.file):
+        hosts |= set(map(str, rule.get("hosts") or ()))
+    return hosts
+
+
+def interceptor(one: Object) -> Hop:
+    timeouts = mapping(one.spec.get("timeouts"), one.file)
+    old = one.kind == "HTTPScaledObject"
+    header = _limit(one, timeouts, "responseHeader", "keda-http-header")
+    ready = _limit(one, timeouts, "conditionWait" if old else "readiness", "keda-http-readiness")
+    total = _limit(one, timeouts, "request", "keda-http-readiness")
+    limits = Limits(total=total, first=header)
+    name = f"interceptor of {one.kind} {one.namespace}/{one.name}"
+    return Hop(name, "interceptor", limits, limits, readiness=ready, connect=implicit("keda-http-connect"))
+
+
+def _limit(one: Object, timeouts: dict[str, Any], key: str, row: str) -> Setting:
+    patch = Patch(one.key, ("spec", "timeouts", key))
+    if timeouts.get(key) is None:
+        return implicit(row, patch)
+    value = seconds(timeouts[key], "go", f"{one.file}: {one.key} timeouts.{key}")
+    return Setting(value or None, f"{one.key} timeouts.{key}", False, one.file, 1, patch)

@@ -1,0 +1,116 @@
+"""Rules about tries, connections and cancellation. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from serving.coherence.duration import shown
+from serving.coherence.findings import Finding
+from serving.coherence.model import Chain, Hop
+from serving.coherence.rules_time import find
+from serving.coherence.worst import amplification, silent_seconds
+
+MOST_RETRIES = 2
+
+
+def layers(chain: Chain) -> Iterator[Finding]:
+    trying = [hop for hop in chain.hops if hop.retries.value]
+    if len(trying) > 1:
+        names = " × ".join(f"{hop.name} {int(hop.retries.value or 0) + 1}" for hop in trying)
+        message = f"{names}: one request becomes {amplification(chain.hops)} at the engine"
+        inner = trying[-1]
+        yield find(
+            chain,
+            "retries-two-layers",
+            inner.name,
+            message,
+            f"set {inner.retries.where} to 0, or the others",
+            inner.retries,
+        )
+    for hop in trying:
+        yield from _one(chain, hop)
+
+
+def _one(chain: Chain, hop: Hop) -> Iterator[Finding]:
+    tries = int(hop.retries.value or 0) + 1
+    if tries - 1 > MOST_RETRIES:
+        yield find(
+            chain,
+            "retry-many",
+            hop.name,
+            f"{hop.name} tries {tries} times",
+            f"set {hop.retries.where} to {MOST_RETRIES}",
+            hop.retries,
+        )
+    if hop.backoff[0] == 0:
+        at = hop.retries if hop.backoff_where.value is None else hop.backoff_where
+        yield find(
+            chain, "retry-no-backoff", hop.name, f"{hop.name} tries again at once", "set its backoff to 500ms", at
+        )
+    if hop.retries_after_first_byte:
+        message = f"{hop.name} tries again after the first byte"
+        yield find(chain, "retry-after-first-byte", hop.name, message, "retry only before the first byte", hop.retries)
+    for mode in chain.modes:
+        limits = hop.limits(mode)
+        if limits.total.value is None or limits.attempt.value is None or limits.attempt is limits.total:
+            continue
+        need = tries * limits.attempt.value + hop.waits()
+        if limits.attempt.value <= limits.total.value < need:
+            message = f"{tries} tries of {limits.attempt} need {shown(need)}; {hop.name} ends them after {limits.total}"
+            change = f"set {limits.attempt.where} to at most {shown((limits.total.value - hop.waits()) / tries)}"
+            yield find(chain, "retry-unfinished", hop.name, message, change, limits.attempt)
+
+
+def odd(chain: Chain) -> Iterator[Finding]:
+    """Values that contradict each other within one hop, and cancellation."""
+    for place, hop in enumerate(chain.hops):
+        limits = hop.whole
+        if hop.hedges:
+            yield find(
+                chain,
+                "retry-hedged",
+                hop.name,
+                f"{hop.name} starts a second try beside the first",
+                "turn hedging off",
+                hop.retries,
+            )
+        if None not in (limits.attempt.value, limits.total.value) and (limits.attempt.value or 0) > (
+            limits.total.value or 0
+        ):
+            message = f"one try may take {limits.attempt}, all together {limits.total}"
+            yield find(
+                chain,
+                "backend-over-request",
+                hop.name,
+                message,
+                f"set {limits.attempt.where} to at most {shown(limits.total.value)}",
+                limits.attempt,
+            )
+        allowed = min((each for each in (limits.attempt.value, limits.total.value) if each is not None), default=None)
+        if hop.connect.value is not None and allowed is not None and hop.connect.value >= allowed:
+            message = f"connecting may take {hop.connect}, a try {shown(allowed)}"
+            yield find(chain, "connect-over-attempt", hop.name, message, f"set {hop.connect.where} to 5 s", hop.connect)
+        if not hop.cancels and hop.kind != "client":
+            longest = max(silent_seconds(chain.hops[place:], mode) for mode in chain.modes)
+            message = f"{hop.name} goes on for up to {shown(longest)} after its client has gone"
+            yield find(
+                chain, "cancel-lost", hop.name, message, "replace it, or pass the client's disconnect on", hop.retries
+            )
+
+
+def keep_alive(chain: Chain) -> Iterator[Finding]:
+    last, kept = chain.hops[-1], chain.engine.keep_alive
+    if (
+        last.kind == "route"
+        and None not in (last.pool_idle.value, kept.value)
+        and (last.pool_idle.value or 0) >= (kept.value or 0)
+    ):
+        message = f"{last.name} keeps unused connections for {last.pool_idle}, the engine for {kept}"
+        yield find(
+            chain,
+            "keep-alive-race",
+            last.name,
+            message,
+            f"set {last.pool_idle.where} below {shown(kept.value)}",
+            last.pool_idle,
+        )

@@ -1,0 +1,65 @@
+"""Worst-case time and tries of a chain, in closed form. Pure.
+
+A silent engine is the worst: every hop waits as long as it may, and tries as often as it may. A hop whose caller has gone is ended
+where it passes cancellation on, and goes on alone where it does not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from serving.coherence.model import Chain, Hop
+
+FOREVER = math.inf
+
+
+@dataclass(frozen=True)
+class Worst:
+    """seconds: until the answer or the error; tries: requests at the engine; work: seconds of the engine's time."""
+
+    seconds: float
+    tries: int
+    after_client: float  # seconds that anything goes on for nobody
+
+
+def silent_seconds(hops: tuple[Hop, ...], streaming: bool) -> float:
+    """Until the first of `hops` gives up on a silent engine; infinite where none ever does."""
+    if not hops:
+        return FOREVER
+    hop, limits = hops[0], hops[0].limits(streaming)
+    patience = limits.patience().value
+    one = min(FOREVER if patience is None else patience, silent_seconds(hops[1:], streaming))
+    tries = int(hop.retries.value or 0) + 1
+    all_tries = FOREVER if math.isinf(one) else tries * one + hop.waits()
+    return min(FOREVER if limits.total.value is None else limits.total.value, all_tries)
+
+
+def amplification(hops: tuple[Hop, ...]) -> int:
+    """Requests at the engine for one of the client's, where the engine refuses at once: the product over the layers."""
+    return math.prod(int(hop.retries.value or 0) + 1 for hop in hops)
+
+
+def after_client(chain: Chain, streaming: bool) -> float:
+    """Seconds for which hops go on after the client gave up on a silent engine. 0 where each passes cancellation on."""
+    left = silent_seconds(chain.hops[:1], streaming)
+    deepest = 0.0
+    for index, hop in enumerate(chain.hops[1:], start=1):
+        if not hop.cancels:
+            deepest = max(deepest, silent_seconds(chain.hops[index:], streaming) - left)
+    return max(0.0, deepest)
+
+
+def worst(chain: Chain, streaming: bool) -> Worst:
+    return Worst(silent_seconds(chain.hops, streaming), amplification(chain.hops), after_client(chain, streaming))
+
+
+def allowed(hops: tuple[Hop, ...], bound: float | None, streaming: bool) -> float:
+    """Longest time for which a request can be in flight below `hops`; the engine's own bound where that is less."""
+    least = FOREVER if bound is None else bound
+    for hop in hops:
+        limits = hop.limits(streaming)
+        longest = limits.longest().value
+        idle = None if streaming else limits.patience().value  # a whole answer is one silence, then everything at once
+        least = min([least, *(each for each in (longest, idle) if each is not None)])
+    return least
