@@ -23,7 +23,7 @@ class ModelNotServed(Exception):
 
 
 class CompletionRefused(Exception):
-    """The endpoint serves the model and does not complete a prompt of token ids, which lm-eval sends."""
+    """The endpoint serves the model and does not complete what lm-eval sends: token ids, or with echo and log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,35 @@ def probe_completion(served: Served) -> None:
             ) from error
     if not isinstance(text, str):
         raise CompletionRefused(f"{served.base_url}/completions answered {text!r} in place of text")
+
+
+def probe_logprobs(served: Served) -> None:
+    """Score a prompt, as tasks with answers to choose from need it: echo with a log-probability a token. Raises CompletionRefused."""
+    body = {
+        "model": served.model,
+        "prompt": PROBE_TOKENS,
+        "max_tokens": 1,
+        "temperature": 0,
+        "echo": True,
+        "logprobs": 1,
+    }
+    with _client() as client:
+        try:
+            answer = client.post(f"{served.base_url}/completions", json=body, timeout=COMPLETION_S)
+            answer.raise_for_status()
+            found = answer.json()["choices"][0]["logprobs"]["token_logprobs"]
+            scored = sum(isinstance(value, float) for value in found)
+        except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+            words = error.response.text[:300] if isinstance(error, httpx.HTTPStatusError) else repr(error)
+            raise CompletionRefused(
+                f"{served.base_url}/completions gives no log-probabilities of a prompt for {served.model!r}: {words}. The task "
+                "scores answers to choose from, which needs echo and logprobs; vLLM has them, or take a generate_until task"
+            ) from error
+    if scored < len(PROBE_TOKENS) - 1:  # the first token has none
+        raise CompletionRefused(
+            f"{served.base_url}/completions scored {scored} of {len(PROBE_TOKENS)} prompt tokens of {served.model!r}; the task "
+            "needs all but the first: the endpoint ignores echo"
+        )
 
 
 def _client() -> httpx.Client:

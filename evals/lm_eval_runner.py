@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from evals.child import Finished, Progress, StandingChild
-from evals.endpoint import Served, probe, probe_completion
+from evals.endpoint import Served, probe, probe_completion, probe_logprobs
 from evals.prompt import Prompt
 from evals.report import ItemResult, canonical
 from evals.suite import SuiteInvalid, Task, file_sha256, load_items, resolve_task
@@ -142,6 +142,8 @@ class LmEval:
         if model not in self._served:
             served = probe(self._base_url, model)
             probe_completion(served)
+            if self.task.config["output_type"] != "generate_until":
+                probe_logprobs(served)
             self._served[model] = served
         return self._served[model]
 

@@ -15,11 +15,15 @@ Json = dict[str, Any]
 
 @dataclass
 class ScriptedEndpoint:
-    """`complete` answers a prompt's token ids, `chat` a list of messages; a RuntimeError in one becomes a 500."""
+    """`complete` answers a prompt's token ids, `chat` a list of messages; a RuntimeError in one becomes a 500.
+
+    `scores` are the log-probabilities of a prompt's tokens, for requests with echo; None says nothing of them.
+    """
 
     models: tuple[str, ...] = ("base", "candidate")
     complete: Callable[[str, list[int]], str] = lambda model, ids: ""
     chat: Callable[[str, list[Json]], str] = lambda model, messages: ""
+    scores: Callable[[list[int]], list[float | None]] | None = None
     tokenize: Callable[[list[Json]], list[int]] | None = None
     engine_version: str | None = "0.32.0"
     asked: list[tuple[str, Json]] = field(default_factory=list)
@@ -37,7 +41,11 @@ class ScriptedEndpoint:
         self.asked.append((path, body))
         if path == "/v1/completions":
             batch = body["prompt"] if isinstance(body["prompt"][0], list) else [body["prompt"]]
-            choices = [{"index": i, "text": self.complete(body["model"], ids)} for i, ids in enumerate(batch)]
+            choices: list[Json] = [
+                {"index": i, "text": self.complete(body["model"], ids)} for i, ids in enumerate(batch)
+            ]
+            if body.get("echo") and self.scores:
+                choices[0]["logprobs"] = {"token_logprobs": self.scores(batch[0])}
             return {"object": "text_completion", "model": body["model"], "choices": choices}
         if path == "/v1/chat/completions":
             message = {"role": "assistant", "content": self.chat(body["model"], body["messages"])}

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 
 import pytest
 
-from evals.endpoint import CompletionRefused, EndpointUnreachable, ModelNotServed, Served, probe, probe_completion
+from evals.endpoint import (
+    CompletionRefused,
+    EndpointUnreachable,
+    ModelNotServed,
+    Served,
+    probe,
+    probe_completion,
+    probe_logprobs,
+)
 from tests.fix_endpoint import ScriptedEndpoint, serving
 
 
@@ -76,3 +85,21 @@ def test_an_endpoint_that_cannot_complete_is_quoted() -> None:
         served = probe(endpoint.base_url, "base")
         with pytest.raises(CompletionRefused, match="the engine is dead"):
             probe_completion(served)
+
+
+def test_an_endpoint_that_scores_prompts_may_be_asked_tasks_with_choices() -> None:
+    with serving(ScriptedEndpoint(scores=lambda ids: [None, *(-1.5 for _ in ids[1:]), -0.1])) as endpoint:
+        probe_logprobs(probe(endpoint.base_url, "base"))
+    (asked,) = [body for path, body in endpoint.asked if path == "/v1/completions"]
+    assert (asked["echo"], asked["logprobs"]) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [(None, "gives no log-probabilities of a prompt for 'base'"), (lambda ids: [-0.1], "scored 1 of 3 prompt tokens")],
+)
+def test_an_endpoint_that_does_not_is_refused_with_what_to_do(scores: Any, words: str) -> None:
+    with serving(ScriptedEndpoint(scores=scores)) as endpoint:
+        served = probe(endpoint.base_url, "base")
+        with pytest.raises(CompletionRefused, match=words):
+            probe_logprobs(served)

@@ -1,0 +1,86 @@
+"""evaluate and judge in blocks, as a release runs them: real lm-eval, a scripted engine, and the state folder of a release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evals.suite import file_sha256
+from tasks.artifacts import Adapter, Dataset, Split
+from tasks.evaluate import evaluate_pair
+from tasks.judge import judge_pair
+from tasks.run import start_run
+from tasks.settings import Settings, get_settings
+from tasks.spec import Release, load_release
+from tasks.train import ADAPTER_FILES
+from tests.fix_change import ITEMS, MODEL, SPEC, Answering, completions, endpoint, make_repo
+from tests.fix_endpoint import ScriptedEndpoint, serving
+
+CANDIDATE, BASE = f"eval-tickets-{'a' * 12}", "smollm2-135m-instruct"
+BLOCKS = SPEC.replace("min_items: 40", "min_items: 40, baseline: base, block: 16")
+
+pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason=f"no {MODEL.name}: make setup fetches it")
+
+
+@pytest.fixture
+def served() -> Iterator[ScriptedEndpoint]:
+    """The base answers as well as its prompt; the candidate never does."""
+    answering = Answering()
+    made = endpoint(lambda model, ids: "nobody" if model == CANDIDATE else answering(model, ids))
+    made.models = (CANDIDATE, BASE)
+    with serving(made):
+        yield made
+
+
+@pytest.fixture
+def settings(tmp_path: Path, served: ScriptedEndpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    nobody = "http://127.0.0.1:1"
+    given = {
+        "STATE": str(tmp_path / "state"), "VLLM_URL": served.base_url.removesuffix("/v1"), "MLFLOW_URI": nobody, "GATEWAY_URL": nobody,
+        "PREFECT_API_URL": nobody, "GATEWAY_ADMIN_URL": nobody, "POSTGRES_DSN": "postgresql://nobody@127.0.0.1:1",
+    }  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setenv(f"LIFTLOCK_{name}", value)
+    get_settings.cache_clear()
+    get_settings().adapters.mkdir(parents=True)
+    yield get_settings()
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Release:
+    repo = make_repo(tmp_path / "repo")
+    file = repo.folder / repo.suite / "release.yaml"
+    file.write_text(BLOCKS)
+    return load_release(file, ("gate", "dataset.test"))
+
+
+def made_of(spec: Release, folder: Path) -> tuple[Adapter, Dataset]:
+    folder.mkdir()
+    for name in ADAPTER_FILES:
+        (folder / name).write_text("{}")
+    adapter = Adapter(folder, MODEL, MODEL.name, "b" * 64, 8, 16, (), "a" * 64, "run", "revision", ())
+    test = Split("test", spec.dataset.test, file_sha256(spec.dataset.test), ITEMS)
+    return adapter, Dataset("tickets", "revision", (test,))
+
+
+def test_a_bad_adapter_is_rejected_after_a_block_or_two_and_asked_again_from_what_was_kept(
+    settings: Settings, spec: Release, served: ScriptedEndpoint, tmp_path: Path
+) -> None:
+    adapter, dataset = made_of(spec, tmp_path / "adapter")
+    start_run(settings.state, Path("release.yaml"), "tickets", resume=False, fresh=False, quiet=True)
+    pair = evaluate_pair(adapter, dataset, spec)
+    decision = judge_pair(pair, spec)
+    assert decision.verdict == "rejected"
+    assert pair.plan is not None
+    assert (pair.candidate.n, pair.plan.items) == (decision.items_used, ITEMS)
+    assert decision.items_used in (16, 32)
+    assert f"of {decision.items_used} of {ITEMS} asked" in decision.reasons[0]
+    assert completions(served) == 2 * decision.items_used
+    start_run(settings.state, Path("release.yaml"), "tickets", resume=False, fresh=False, quiet=True)
+    again = evaluate_pair(adapter, dataset, spec)
+    assert again.sha256 == pair.sha256
+    assert completions(served) == 2 * decision.items_used
+    assert not list(settings.adapters.iterdir())
