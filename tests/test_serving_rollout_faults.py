@@ -155,3 +155,49 @@ def test_a_state_that_cannot_be_written_gives_stable_everything_back(
     with pytest.raises(OSError, match=r"state\.json"):
         roll_out(Rollouts(tmp_path), plan, LocalTarget(envoy.gateway), traffic, fill)
     assert envoy.gateway.splits()[model] == Split(model, STABLE)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own that can be filled. Skips where none may be mounted."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=False, capture_output=True
+    )
+    if done.returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill_up(folder: Path) -> None:
+    with pytest.raises(OSError, match="No space left"), (folder / "filling").open("wb", buffering=0) as out:
+        while True:
+            out.write(bytes(4096))
+
+
+def test_a_disk_that_fills_up_in_a_step_gives_stable_everything_back(engine: FakeEngine, tmp_path: Path) -> None:
+    """State, gateway and log are on it: the undo is written into the room that was kept for it."""
+    engine.models |= {STABLE: Behaviour(), CANDIDATE: Behaviour()}
+    with small_disk(tmp_path / "disk", "8m") as disk, running_envoy(disk / "gateway", engine.url) as envoy:
+        envoy.gateway.set_stable("tickets", STABLE)
+        plan = Plan("tickets", CANDIDATE, "r", engine.url, PROMPTS, (50, 90, 100), 3, POLICY, 60, 2)
+        traffic = Traffic(envoy.url, "tickets", PROMPTS, VERSION_HEADER)
+        rollouts = Rollouts(disk / "rollouts")
+        with pytest.raises(OSError, match="No space left"):
+            roll_out(rollouts, plan, LocalTarget(envoy.gateway), traffic, lambda _: fill_up(disk))
+        assert envoy.gateway.splits()["tickets"] == Split("tickets", STABLE)
+        with httpx.Client() as one:
+            assert {ask(one, envoy.url, "tickets", PROMPTS[0], VERSION_HEADER).served for _ in range(10)} == {STABLE}
+        assert rollouts.last().state.phase == "undone"
+
+
+def test_no_candidate_gets_weight_where_an_undo_could_not_be_written(engine: FakeEngine, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "4m") as disk, running_envoy(disk / "gateway", engine.url) as envoy:
+        envoy.gateway.set_stable("tickets", STABLE)
+        fill_up(disk)
+        with pytest.raises(OSError, match="No space left"):
+            LocalTarget(envoy.gateway).weigh("tickets", CANDIDATE, 10)
+        assert envoy.gateway.splits()["tickets"] == Split("tickets", STABLE)

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from serving.gateway.envoy import bootstrap, cluster_of, clusters
-from serving.gateway.files import locked, replace_file
+from serving.gateway.files import keep_ballast, locked, replace_file
 from serving.gateway.keys import Key, read_keys, write_keys
 from serving.gateway.listener import listeners
 from serving.gateway.model import DEFAULT_LIMITS, Endpoint, Limits, Split
@@ -51,8 +51,8 @@ class Gateway:
             return {}
         return {row["model"]: Split(**row) for row in json.loads(file.read_text())}
 
-    def render(self, before: Sequence[Split] = (), deadline: float = 0) -> str:
-        """Write clusters and routes for the splits and keys on disk; returns the routes' version.
+    def render(self, before: Sequence[Split] = (), deadline: float = 0, *, last_room: bool = False) -> str:
+        """Write clusters and routes for the splits and keys on disk; returns the routes' version. `last_room`: see replace_file.
 
         Clusters come first and are waited for until `deadline`; those of the splits `before` stay, so that their requests end.
         """
@@ -65,11 +65,11 @@ class Gateway:
             endpoints=self.endpoints,
             otlp_url=self.otlp_url,
         )
-        replace_file(self.folder / "cds.json", json.dumps(found))
+        replace_file(self.folder / "cds.json", json.dumps(found), last_room=last_room)
         self._await_clusters({str(one["name"]) for one in found["resources"]}, deadline)
         table = Table(splits, self.base_model, read_keys(self.folder), self.fallback, self.endpoints, self.limits)
         rendered = routes(table)
-        replace_file(self.folder / "rds.json", json.dumps(rendered))
+        replace_file(self.folder / "rds.json", json.dumps(rendered), last_room=last_room)
         return version_of(rendered)
 
     def install(self, port: int, admin_port: int) -> None:
@@ -92,9 +92,12 @@ class Gateway:
             before = list(splits.values())
             split = edit(splits.get(model))
             splits[model] = split
+            if split.weight:
+                keep_ballast(self.folder)
             rows = [asdict(splits[name]) for name in sorted(splits)]
-            replace_file(self.folder / "splits.json", json.dumps(rows, indent=2) + "\n")
-            version = self.render(before, deadline)
+            undo = not split.weight
+            replace_file(self.folder / "splits.json", json.dumps(rows, indent=2) + "\n", last_room=undo)
+            version = self.render(before, deadline, last_room=undo)
         self._await(version, deadline, timeout)
         return split
 
