@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion bench-rollout bench-rollout-sim bench-rollout-long bench-coherence
+.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion bench-rollout bench-rollout-sim bench-rollout-long bench-coherence bench-gateway
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench-overhead: setup ## What orchestration costs a stage
 
 bench-fit: setup ## GPU-fit estimate against measured vLLM starts, beside other estimators
 	@$(RUN) -m tests.bench.bench_fit
+
+bench-gateway: setup ## What the gateway costs in front of an instant engine; wants a quiet machine
+	@$(RUN) -m tests.bench.bench_gateway $(ARGS)
 
 bench-modelcar: setup ## Build, push and pull of a 1 GiB model beside olot+skopeo and oras-py; wants a quiet machine
 	@$(RUN) tests/bench/bench_modelcar.py $(ARGS)

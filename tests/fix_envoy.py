@@ -49,6 +49,7 @@ class Envoy:
     gateway: Gateway
     url: str
     process: subprocess.Popen[bytes] | None = None
+    ready: str = ""  # an address that answers 200; empty: the listing
 
     def start(self) -> None:
         """Returns when it answers."""
@@ -60,7 +61,7 @@ class Envoy:
         with (folder / "envoy.log").open("ab") as log:
             self.process = subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(f"{self.url}/v1/models"):
+        while not _answers(self.ready or f"{self.url}/v1/models"):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"Envoy did not start: {(folder / 'envoy.log').read_text()[-2000:]}")
             time.sleep(0.02)
