@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion bench-rollout bench-rollout-sim bench-rollout-long bench-coherence bench-gateway
+.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion bench-rollout bench-rollout-sim bench-rollout-long bench-coherence bench-gateway bench-adapters
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench-fit: setup ## GPU-fit estimate against measured vLLM starts, beside other 
 
 bench-gateway: setup ## What the gateway costs in front of an instant engine; wants a quiet machine
 	@$(RUN) -m tests.bench.bench_gateway $(ARGS)
+
+bench-adapters: setup ## 64 adapters on one vLLM against one, and the cliff past the slots; ARGS=--plot draws it
+	@$(RUN) -m tests.bench.bench_adapters $(ARGS)
 
 bench-modelcar: setup ## Build, push and pull of a 1 GiB model beside olot+skopeo and oras-py; wants a quiet machine
 	@$(RUN) tests/bench/bench_modelcar.py $(ARGS)

@@ -116,7 +116,7 @@ def model_command(
     """
     from serving.fit import EngineFlags
 
-    places = _places(hub_endpoint, authfile)
+    places = places_of(hub_endpoint, authfile)
     flags = EngineFlags(
         gpu_memory_utilization=gpu_memory_utilization,
         max_model_len=max_model_len,
@@ -139,7 +139,7 @@ def model_command(
         raise BadInput("no MODEL; name a folder, an id or an image, or use --manifests DIR or calibrate LOGFILE")
     if model_root or stamp or write:
         raise BadInput("--model-root, --stamp and --write go with --manifests DIR; leave them out")
-    return _model(model, tuple(adapter or ()), _gpu(gpu, gpu_memory), flags, engine_version, places, as_json)
+    return _model(model, tuple(adapter or ()), gpu_of(gpu, gpu_memory), flags, engine_version, places, as_json)
 
 
 @fit.command()
@@ -170,8 +170,8 @@ def calibrate(
     from serving.fit.residuals import learn
     from tasks.settings import get_settings
 
-    places = _places(hub_endpoint, authfile)
-    card = _gpu(gpu, gpu_memory) if gpu or gpu_memory else None
+    places = places_of(hub_endpoint, authfile)
+    card = gpu_of(gpu, gpu_memory) if gpu or gpu_memory else None
     starts = [read_start(log, model, card, engine_version, places) for log in logs]
     residuals = learn(add_starts(get_settings().state, starts))
     if as_json:
@@ -227,7 +227,7 @@ def _manifests(
     raise typer.Exit(3 if any(one.findings for pod in checked for one in pod.containers) else 0)
 
 
-def _gpu(name: str | None, memory_gib: float | None) -> Gpu:
+def gpu_of(name: str | None, memory_gib: float | None) -> Gpu:
     from serving.fit import custom_gpu, find_gpu, load_gpus
 
     if name is not None:
@@ -245,7 +245,7 @@ def _learned(report: FitReport) -> str | None:
     return note(learn(load_starts(get_settings().state)), report.gpu, report.engine_version)
 
 
-def _places(hub_endpoint: str | None, authfile: Path | None) -> Places:
+def places_of(hub_endpoint: str | None, authfile: Path | None) -> Places:
     from serving.fit.hub import DEFAULT_ENDPOINT, HubAccess
     from serving.fit.open_model import Places
     from serving.modelcar.document import Access

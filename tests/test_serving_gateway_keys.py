@@ -150,6 +150,8 @@ def test_a_tenant_reaches_and_sees_what_its_key_allows(open_gateway: Envoy, engi
     assert ask(open_gateway, clear).status_code == 200
     listing = httpx.get(f"{open_gateway.url}/v1/models", headers={"authorization": f"Bearer {clear}"}).json()
     assert [card["id"] for card in listing["data"]] == ["tickets"]
+    card = httpx.get(f"{open_gateway.url}/v1/models/invoices", headers={"authorization": f"Bearer {clear}"})
+    assert code(card) == (403, "model_not_allowed")
     everything = httpx.get(f"{open_gateway.url}/v1/models", headers=own_headers(open_gateway.gateway.folder)).json()
     assert {card["id"] for card in everything["data"]} == {"tickets", "invoices", BASE}
 

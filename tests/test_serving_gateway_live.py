@@ -59,7 +59,7 @@ def test_a_forged_name_header_beside_a_name_that_is_served(client: httpx.Client,
         "/v1/chat/completions%2f..%2f..%2fload_lora_adapter",
         "//v1/load_lora_adapter",
         "/V1/chat/completions",
-        "/v1/models/base-model",
+        "/v1/models/nobody",
         "/tokenize",
         "/sleep",
         "/metrics",
@@ -115,6 +115,9 @@ def test_the_openai_client_works(envoy: Envoy) -> None:
     messages: Any = [{"role": "user", "content": "Where is my parcel?"}]
     with openai.OpenAI(base_url=f"{envoy.url}/v1", api_key="none", max_retries=0) as client:
         assert PUBLIC in {one.id for one in client.models.list()}
+        assert client.models.retrieve(PUBLIC).id == PUBLIC
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("nobody")
         whole = client.chat.completions.create(model=PUBLIC, messages=messages)
         assert whole.choices[0].message.content == ENGINE_NAME
         assert client.completions.create(model=PUBLIC, prompt="x").choices[0].text == ENGINE_NAME

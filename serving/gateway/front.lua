@@ -48,6 +48,10 @@ function envoy_on_request(handle)
     if not client then return end
     handle:clearRouteCache()
   end
+  local card = h:get(":path"):match("^/v1/models/([^?#]+)")
+  if card and client and client.models and not client.models[card] then
+    return refuse(handle, 403, "this API key may not ask for this model", '"model"', '"model_not_allowed"')
+  end
   if h:get(":method") ~= "POST" or not PATHS[h:get(":path"):match("^[^?#]*")] then return end
   local body = handle:body(true)
   local s = body:getBytes(0, body:length())

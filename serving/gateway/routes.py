@@ -65,6 +65,7 @@ def _routes(table: Table) -> list[Json]:
     return [
         *(_listing(table, key.models, key.client) for key in table.keys or () if key.models is not None),
         _listing(table),
+        *(_card_route(name) for name in table.names),
         *(_split_route(split, path, table) for split in table.splits for path in PATHS),
         *(_plain_route(table, path, table.base_model, chain_of("engine", table.fallback)) for path in PATHS),
         *(_plain_route(table, path, one.model, f"at-{one.model}") for one in table.endpoints for path in PATHS),
@@ -115,12 +116,18 @@ def _rates(keys: Sequence[Key]) -> Json:
 def _listing(table: Table, allowed: Sequence[str] | None = None, client: str | None = None) -> Json:
     """What is served, or of that what one client may ask for."""
     names = [name for name in table.names if allowed is None or name in allowed]
-    body = {
-        "object": "list",
-        "data": [{"id": name, "object": "model", "created": 0, "owned_by": "liftlock"} for name in names],
-    }
+    body = {"object": "list", "data": [_card(name) for name in names]}
     headers = [] if client is None else [_is(CLIENT_HEADER, client)]
     return {"match": {"path": "/v1/models", "headers": headers}, "direct_response": direct(200, body), **_json()}
+
+
+def _card(name: str) -> Json:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "liftlock"}
+
+
+def _card_route(name: str) -> Json:
+    """One model of the listing, as `client.models.retrieve(name)` asks for it."""
+    return {"match": {"path": f"/v1/models/{name}"}, "direct_response": direct(200, _card(name)), **_json()}
 
 
 def _is(name: str, value: str) -> Json:

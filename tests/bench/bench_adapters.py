@@ -1,0 +1,235 @@
+"""make bench-adapters: 64 adapters on one engine against one adapter, and what happens past the slots. Real vLLM and Envoy.
+
+Adapters of rank 8 with random weights, asked in turn through the gateway by 16 clients, each answer 8 tokens. Once with as many slots as
+adapters, and once with 8 slots and room for 32 adapters in the host's memory. The plot goes to docs/images/adapters.png with ARGS=--plot.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+from safetensors.numpy import save_file
+
+from serving.engine import load_adapter
+from serving.gateway.envoy import Split
+from serving.gateway.state import Gateway
+from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
+from tests.fix_envoy import Envoy, free_ports
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = "SmolLM2-135M-Instruct"
+ADAPTERS, RANK, CLIENTS, TOKENS = 64, 8, 16, 8
+COUNTS = {64: (1, 64), 8: (1, 8, 16, 32, 64)}  # by slots: how many adapters are asked
+SECONDS, START_SECONDS = 15.0, 240
+LIMIT_SHARE = (
+    0.5  # of one adapter's throughput with all 64 in slots; not asked for by anybody: below it the slots do not help
+)
+PROMPT = "A customer writes that the parcel has not arrived and asks where it is. Which team answers? " * 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """First-token times in milliseconds, answers with eight tokens each."""
+
+    slots: int
+    adapters: int
+    tokens_per_second: float
+    first_p50: float
+    first_p95: float
+    failures: int
+
+
+def write_adapters(folder: Path, model: Path) -> list[str]:
+    """Random, but small, so that answers stay those of a language model."""
+    config = json.loads((model / "config.json").read_text())
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    wide = {"q_proj": hidden, "v_proj": config["num_key_value_heads"] * config["head_dim"]}
+    names = [f"adapter-{number:02}" for number in range(ADAPTERS)]
+    for seed, name in enumerate(names):
+        random = np.random.default_rng(seed)
+        tensors = {}
+        for layer, (part, out) in itertools.product(range(layers), wide.items()):
+            key = f"base_model.model.model.layers.{layer}.self_attn.{part}"
+            tensors[f"{key}.lora_A.weight"] = random.normal(0, 0.02, (RANK, hidden)).astype(np.float32)
+            tensors[f"{key}.lora_B.weight"] = random.normal(0, 0.02, (out, RANK)).astype(np.float32)
+        (folder / name).mkdir(parents=True)
+        save_file(tensors, folder / name / "adapter_model.safetensors")
+        said = {
+            "peft_type": "LORA",
+            "base_model_name_or_path": BASE,
+            "r": RANK,
+            "lora_alpha": RANK,
+            "target_modules": list(wide),
+        }
+        (folder / name / "adapter_config.json").write_text(json.dumps(said))
+    return names
+
+
+@contextmanager
+def engine(toolchain: Path, adapters: Path, slots: int, log: Path) -> Iterator[str]:
+    """The real vLLM with that many slots and four times as many places in the host's memory; its address."""
+    (port,) = free_ports(1)
+    models = toolchain / "models"
+    wanted = Engine(str(models / BASE), max_num_seqs=CLIENTS, max_loras=slots, max_lora_rank=RANK)
+    environment = {
+        **os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_PLUGINS": "lora_filesystem_resolver",
+        "VLLM_LORA_RESOLVER_CACHE_DIR": str(adapters), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+        "OMP_WAIT_POLICY": "passive",
+    }  # fmt: skip
+    argv = [str(toolchain / "vllm" / "bin" / "vllm"), *vllm_arguments(wanted, port, engine_dtype())]
+    with log.open("wb") as out, subprocess.Popen(argv, cwd=models, env=environment, stdout=out, stderr=out) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _await(f"{url}/health", process, log)
+            yield url
+        finally:
+            process.terminate()
+
+
+def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url, timeout=2).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.5)
+    raise RuntimeError(f"vLLM did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+@contextmanager
+def gateway(folder: Path, engine_url: str, names: list[str]) -> Iterator[str]:
+    folder.mkdir()
+    (folder / "splits.json").write_text(json.dumps([asdict(Split(f"public-{name}", name)) for name in names]))
+    port, admin = free_ports(2)
+    state = Gateway(folder, f"http://127.0.0.1:{admin}", engine_url, BASE.lower())
+    state.install(port, admin)
+    envoy = Envoy(state, f"http://127.0.0.1:{port}")
+    try:
+        envoy.start()
+        for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
+            assert httpx.post(f"{envoy.url}{path}", json={"lora_name": names[0], "lora_path": "/"}).status_code == 404
+        yield envoy.url
+    finally:
+        envoy.kill()
+
+
+def ask(client: httpx.Client, url: str, model: str) -> float | None:
+    """Milliseconds to the first token of a whole answer; None: it failed."""
+    body = {
+        "model": model,
+        "prompt": PROMPT,
+        "max_tokens": TOKENS,
+        "ignore_eos": True,
+        "stream": True,
+        "temperature": 0,
+    }
+    began, first, ended = time.perf_counter(), None, False
+    with client.stream("POST", f"{url}/v1/completions", json=body) as answer:
+        for line in answer.iter_lines():
+            if first is None and '"text"' in line:
+                first = (time.perf_counter() - began) * 1000
+            ended = ended or line == "data: [DONE]"
+    return first if ended and answer.status_code == 200 else None
+
+
+def measure(url: str, names: list[str], slots: int, seconds: float) -> Row:
+    """All clients ask for the names in turn."""
+    turn, lock, found = itertools.cycle(f"public-{name}" for name in names), threading.Lock(), list[float | None]()
+    until = time.monotonic() + seconds
+
+    def run() -> None:
+        with httpx.Client(timeout=120) as client:
+            while time.monotonic() < until:
+                with lock:
+                    model = next(turn)
+                found.append(ask(client, url, model))
+
+    threads = [threading.Thread(target=run) for _ in range(CLIENTS)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.monotonic() - began
+    good = [one for one in found if one is not None]
+    p50, p95 = np.percentile(good, [50, 95]) if good else (float("nan"), float("nan"))
+    return Row(slots, len(names), len(good) * TOKENS / took, float(p50), float(p95), len(found) - len(good))
+
+
+def measure_all(seconds: float) -> list[Row]:
+    toolchain = Path(os.environ.get("LIFTLOCK_TOOLCHAIN", ROOT / ".toolchain"))
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        names = write_adapters(folder / "adapters", toolchain / "models" / BASE)
+        for slots, counts in COUNTS.items():
+            with engine(toolchain, folder / "adapters", slots, folder / f"{slots}.log") as direct:
+                for adapter in names[: min(slots, 4)]:
+                    load_adapter(direct, adapter)  # what the first adapter pays once is not counted
+                with gateway(folder / f"gateway-{slots}", direct, names) as url:
+                    for count in counts:
+                        rows.append(measure(url, names[:count], slots, seconds))
+                        print(_line(rows[-1], rows[0]), flush=True)
+    return rows
+
+
+def _line(row: Row, one: Row) -> str:
+    share = row.tokens_per_second / one.tokens_per_second
+    return (
+        f"{row.slots:>5} slots {row.adapters:>4} adapters {row.tokens_per_second:>8.1f} tokens/s {share:>6.2f} of one adapter  "
+        f"first token p50 {row.first_p50:>7.0f} ms  p95 {row.first_p95:>7.0f} ms  failed {row.failures}"
+    )
+
+
+def plot(rows: list[Row], target: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for slots, colour in zip(COUNTS, ("tab:blue", "tab:red"), strict=True):
+        mine = [row for row in rows if row.slots == slots]
+        counts = [row.adapters for row in mine]
+        left.plot(counts, [row.tokens_per_second for row in mine], "o-", color=colour, label=f"{slots} slots")
+        right.plot(counts, [row.first_p50 for row in mine], "o-", color=colour, label=f"{slots} slots, p50")
+        right.plot(counts, [row.first_p95 for row in mine], "o--", color=colour, label=f"{slots} slots, p95")
+    for axis, said in ((left, "tokens a second"), (right, "first token, ms")):
+        axis.set(xlabel="adapters asked in turn", ylabel=said, ylim=(0, None), xscale="log", xticks=[1, 8, 16, 32, 64])
+        axis.set_xticklabels(["1", "8", "16", "32", "64"])
+        axis.axvline(8, color="grey", lw=0.6)
+        axis.axvline(32, color="grey", lw=0.6, ls=":")
+        axis.legend(fontsize=8)
+    figure.savefig(target, dpi=110, metadata={"Software": None})
+
+
+def main() -> int:
+    rows = measure_all(4.0 if "--short" in sys.argv else SECONDS)
+    if "--plot" in sys.argv:
+        plot(rows, ROOT / "docs" / "images" / "adapters.png")
+    share = rows[1].tokens_per_second / rows[0].tokens_per_second
+    failures = sum(row.failures for row in rows)
+    met = share >= LIMIT_SHARE and failures == 0
+    print(json.dumps({"bench": "adapters", "share_of_one_adapter": round(share, 3), "rows": [asdict(row) for row in rows],
+                      "limit_share": LIMIT_SHARE, "failures": failures, "met": met}))  # fmt: skip
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
