@@ -16,12 +16,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-<<<<<<< HEAD
+from flows import cli_fit_slots as _cli_fit_slots  # noqa: F401 - adds `fit slots`
 from flows.cli_coherence import coherence
 from flows.cli_deploy import register as register_deploy
-=======
-from flows import cli_fit_slots as _cli_fit_slots  # noqa: F401 - adds `fit slots`
->>>>>>> b09739d (liftlock fit slots: LoRA flags for many adapters; one model of the listing; make bench-adapters)
 from flows.cli_drill import register as register_drill
 from flows.cli_fit import fit
 from flows.cli_gate_change import gate
