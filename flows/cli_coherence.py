@@ -15,6 +15,12 @@ Paths = Annotated[
 ChainFile = Annotated[
     Path | None, typer.Option("--chain", metavar="FILE", help="A chain.yaml: clients, engine figures, suppressions.")
 ]
+FixTo = Annotated[
+    Path | None, typer.Option("--fix", metavar="DIR", help="Write a kustomize Component and Helm values that mend it.")
+]
+Budget = Annotated[
+    str | None, typer.Option("--budget", metavar="TIME", help="With --fix: how long a client waits, such as 600s.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 AsSarif = Annotated[bool, typer.Option("--sarif", help="SARIF 2.1.0 on standard output.")]
 
@@ -26,6 +32,8 @@ class BadInput(Exception):
 def coherence(
     paths: Paths,
     chain: ChainFile = None,
+    fix_to: FixTo = None,
+    budget: Budget = None,
     as_json: AsJson = False,
     as_sarif: AsSarif = False,
 ) -> None:
@@ -41,9 +49,24 @@ def coherence(
 
     if as_json and as_sarif:
         raise BadInput("--json and --sarif are two documents; ask for one")
-    checked = check([*paths, *([chain] if chain else [])], datetime.now(UTC).date())
+    if budget and fix_to is None:
+        raise BadInput("--budget goes with --fix DIR")
+    given = [*paths, *([chain] if chain else [])]
+    if fix_to is not None:
+        raise typer.Exit(_fix(given, fix_to, budget, as_json))
+    checked = check(given, datetime.now(UTC).date())
     if as_sarif:
         typer.echo(json.dumps(sarif(checked), indent=2))
     else:
         typer.echo(json.dumps(document(checked), indent=2) if as_json else text(checked))
     raise typer.Exit(3 if checked.findings else 0)
+
+
+def _fix(paths: list[Path], folder: Path, budget: str | None, as_json: bool) -> int:
+    from flows.coherence_output import fixed_document, fixed_text
+    from serving.coherence.duration import seconds
+    from serving.coherence.fix import fix
+
+    done = fix(paths, folder, None if budget is None else seconds(budget, "any", "--budget"))
+    typer.echo(json.dumps(fixed_document(done), indent=2) if as_json else fixed_text(done, folder))
+    return 3 if done.left else 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from serving.coherence.answer import Answer, answer
 from serving.coherence.check import Checked, Grouped
 from serving.coherence.duration import shown
 from serving.coherence.findings import RULES
+from serving.coherence.fix import Fixed
 
 
 def text(checked: Checked) -> str:
@@ -72,3 +74,21 @@ def _finding(each: Grouped) -> dict[str, Any]:
 def _answer(one: Answer) -> dict[str, Any]:
     return {**asdict(one), "cut_at": {"seconds": one.cut_at.value, "where": one.cut_at.where, "implicit": one.cut_at.implicit},
             "worst_seconds": None if math.isinf(one.worst_seconds) else one.worst_seconds, "sentence": one.sentence()}  # fmt: skip
+
+
+def fixed_text(done: Fixed, folder: Path) -> str:
+    lines = [f"from a budget of {shown(done.budget)}, written to {folder}:", *(f"  {step}" for step in done.steps)]
+    for each in done.left:
+        lines += [
+            "",
+            "no manifest can mend:",
+            _head(each),
+            f"    {each.finding.message}",
+            f"    change  {each.finding.change}",
+        ]
+    next_step = f"check it: liftlock coherence PATH… {folder}"
+    return "\n".join([*lines, "", next_step])
+
+
+def fixed_document(done: Fixed) -> dict[str, Any]:
+    return {"budget": done.budget, "steps": list(done.steps), "left": [_finding(each) for each in done.left]}

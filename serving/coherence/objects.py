@@ -218,12 +218,14 @@ def _apply(found: Inventory, overlay: Json, file: str) -> None:
 
 
 def patch(body: Any, step: Json, file: str) -> None:
-    """One `add` or `replace` of RFC 6902. Raises InputInvalid."""
+    """One `add`, `replace` or `remove` of RFC 6902. Raises InputInvalid."""
     keys = [key.replace("~1", "/").replace("~0", "~") for key in str(step.get("path", "")).split("/")[1:]]
     try:
         for key in keys[:-1]:
             body = body[int(key)] if isinstance(body, list) else body[key]
-        if isinstance(body, list):
+        if step.get("op") == "remove":
+            del body[int(keys[-1]) if isinstance(body, list) else keys[-1]]
+        elif isinstance(body, list):
             if keys[-1] == "-":
                 body.append(step["value"])
             elif step.get("op") == "add":

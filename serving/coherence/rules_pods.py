@@ -71,11 +71,25 @@ def starts(chain: Chain) -> Iterator[Finding]:
     if engine.startup.value is not None and engine.startup.value <= engine.cold_start:
         rule = "liveness-short" if engine.liveness_only else "startup-short"
         message = f"{engine.name}: a cold start takes {need}; its probe ends it after {engine.startup}"
-        yield find(chain, rule, engine.name, message, f"give a startupProbe a budget above {need}", engine.startup)
+        yield find(
+            chain,
+            rule,
+            engine.name,
+            message,
+            f"give a startupProbe a budget above {need}",
+            engine.startup,
+            engine.cold_start,
+        )
     if engine.progress.value is not None and engine.progress.value <= engine.cold_start:
         message = f"{engine.name}: a cold start takes {need}; the rollout counts as failed after {engine.progress}"
         yield find(
-            chain, "progress-short", engine.name, message, f"set progressDeadlineSeconds above {need}", engine.progress
+            chain,
+            "progress-short",
+            engine.name,
+            message,
+            f"set progressDeadlineSeconds above {need}",
+            engine.progress,
+            engine.cold_start,
         )
 
 
@@ -132,6 +146,7 @@ def zero(chain: Chain) -> Iterator[Finding]:
             message,
             f"set {scaling.cooldown.where} above {shown(scaling.wake)}",
             scaling.cooldown,
+            scaling.wake,
         )
     if scaling.minimum == 0:
         yield from _wake(chain, scaling.wake)
