@@ -75,7 +75,7 @@ def local_parts(settings: Settings, ports: Mapping[str, int], where: Addresses, 
     if settings.gateway_url is None:
         parts.append(_envoy(state, ports["envoy-admin"]))
     parts.append(_worker(python, settings, where))
-    parts.append(_watch(python, settings, where))
+    parts.append(watch_part(settings, where))
     return parts
 
 
@@ -192,9 +192,11 @@ def _own(settings: Settings) -> dict[str, str]:
     }
 
 
-def _watch(python: str, settings: Settings, where: Addresses) -> Part:
+def watch_part(settings: Settings, where: Addresses) -> Part:
     environment = {**_own(settings), **_set(settings)}
-    return Part("watch", (python, "-m", "tasks.watch"), f"{where.watch}/health", environment, needs=("postgres",))
+    return Part(
+        "watch", (sys.executable, "-m", "tasks.watch"), f"{where.watch}/health", environment, needs=("postgres",)
+    )
 
 
 def _set(settings: Settings) -> dict[str, str]:
