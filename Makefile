@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion bench-rollout bench-rollout-sim bench-rollout-long bench-coherence bench-gateway bench-adapters
+.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-coherence bench-gateway bench-adapters
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ bench-signing: setup ## Signing and verifying a 1 GiB model against plain sha256
 
 bench-rollout-sim: setup ## False undos, missed regressions and requests until found, on simulated rollouts; ARGS=--short for a look
 	@$(RUN) -m tests.bench.bench_rollout_sim $(ARGS)
+
+picture-rollout: setup ## Draw the picture of docs/rollout-analysis.md
+	@$(RUN) -m tests.bench.rollout_picture docs/images/rollout-evidence.png
 
 bench-rollout: setup ## Ten good and ten bad releases through vLLM and Envoy under constant load; ARGS=--short for a look
 	@$(RUN) -m tests.bench.bench_rollout $(ARGS)
