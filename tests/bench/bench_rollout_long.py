@@ -82,17 +82,18 @@ def main() -> int:
             ended = cycles(envoy.url, target, other, Path(folder) / "rollouts", 4 if short else CYCLES)
             while not short and (time.monotonic() - began) * RATE < REQUESTS * 1.05:
                 time.sleep(1)
-    return report(ended, seen, quiet, short)
+        left_out = int((Path(folder) / "left-out.txt").read_text())
+    return report(ended, seen, left_out, quiet, short)
 
 
-def report(ended: list[Ended], seen: list[Seen], quiet: float, short: bool) -> int:
+def report(ended: list[Ended], seen: list[Seen], left_out: int, quiet: float, short: bool) -> int:
     faults = [one for one in seen if one.fault]
     undos = sorted(one.undo_seconds for one in ended if one.undo_seconds is not None)
     last = max(one.ended for one in ended)
     before, during = p95(firsts(seen, 0, quiet)), p95(firsts(seen, quiet, last, slow=False))
     wrong = [one for one in ended if one.outcome != ("completed" if one.good else "undone")]
     rows = {
-        "requests": len(seen), "failed": len(faults), "rollouts": len(ended), "ended_otherwise": len(wrong),
+        "requests": len(seen), "failed": len(faults), "left_out": left_out, "rollouts": len(ended), "ended_otherwise": len(wrong),
         "undo_p50_s": undos[len(undos) // 2] if undos else None, "undo_max_s": undos[-1] if undos else None,
         "stable_p95_before_ms": round(before, 2), "stable_p95_during_ms": round(during, 2), "ratio": round(during / before, 2),
         "met_a_slow_answer": round(sum("slow" in one.version for one in seen) / len(seen), 4),

@@ -3,8 +3,8 @@
     python -m tests.bench.open_loop HOST PORT MODEL RATE FOLDER
 
 Until its standard input closes. Every LONG_EVERYth request asks for a long stream. Writes FOLDER/requests.csv (start by the monotonic
-clock, seconds to the first byte, seconds in all, version, fault) and prints the number of requests. A fault is any answer but
-a whole stream with status 200.
+clock, seconds to the first byte, seconds in all, version, fault). A fault is any answer but a whole stream with status 200.
+FOLDER/left-out.txt has the number of requests that were due and not sent, see MOST_RUNNING.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 LONG_EVERY = 25
+MOST_RUNNING = (
+    256  # where the machine stands still, no more are sent: a gateway without room would refuse them, release or not
+)
 PATIENCE_SECONDS = 30
 VERSION = b"x-liftlock-version: "
 Row = tuple[float, float, float, str, str]
@@ -74,31 +77,35 @@ class Clients:
         return found
 
 
-async def flow(clients: Clients, rate: float, ended: Callable[[], bool]) -> None:
-    """Sends at the clock's times: a slow answer delays no other request."""
-    began, number = time.monotonic(), 0
+async def flow(clients: Clients, rate: float, ended: Callable[[], bool]) -> int:
+    """Sends at the clock's times: a slow answer delays no other request. Returns how many were left out for MOST_RUNNING."""
+    began, number, left_out = time.monotonic(), 0, 0
     running: set[asyncio.Task[None]] = set()
     while not ended():
         due = int((time.monotonic() - began) * rate)
-        while number < due:
+        while number + left_out < due:
+            if len(running) >= MOST_RUNNING:
+                left_out += 1
+                continue
             task = asyncio.create_task(clients.ask(number))
             running.add(task)
             task.add_done_callback(running.discard)
             number += 1
         await asyncio.sleep(1 / rate)
     await asyncio.gather(*running)
+    return left_out
 
 
 async def main(host: str, port: str, model: str, rate: str, folder: str) -> None:
     clients = Clients(host, int(port), model)
     closed = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    await flow(clients, float(rate), closed.done)
+    left_out = await flow(clients, float(rate), closed.done)
     lines = "\n".join(
         f"{began:.6f},{first:.6f},{whole:.6f},{version},{fault.replace(',', ';')!r}"
         for began, first, whole, version, fault in clients.rows
     )
     (Path(folder) / "requests.csv").write_text(lines + "\n")
-    print(len(clients.rows), flush=True)
+    (Path(folder) / "left-out.txt").write_text(f"{left_out}\n")
 
 
 if __name__ == "__main__":
