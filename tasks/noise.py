@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mlflow
 
+from evals.endpoint import ModelNotServed, probe
 from evals.evaluate import Side, Where, ask_twice
 from evals.gate import plan_of_suite
 from evals.gate_policy import GatePolicy
@@ -41,7 +42,10 @@ def measure_noise(spec: Release, where: Endpoint) -> NoiseFloor:
     suite = Suite(spec.name, spec.gate.task, spec.gate.cases, load_prompt(spec.gate.prompt))
     test, base = spec.dataset.test, resolve_base(spec.base_model, where.settings)
     model = where.model or _baseline(spec, base)
-    load_adapter(where.base_url.removesuffix("/v1"), model)
+    try:
+        probe(where.base_url, model)
+    except ModelNotServed:  # an adapter that the engine finds by its name, once it is asked
+        load_adapter(where.base_url.removesuffix("/v1"), model)
     policy = policy_of(spec, None)
     again = replace(policy, block=policy.block or BLOCK, slices=(), floor=0.0, rule="superior", margin=0.0)
     plan = plan_of_suite(load_items(test), resolve_task(suite.task_yaml, test, suite.prompt).slices, again)
