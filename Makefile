@@ -84,6 +84,8 @@ bench-rollout: setup ## Ten good and ten bad releases through vLLM and Envoy und
 
 bench-rollout-long: setup ## 50 promotions and 50 undos under 100,000 requests with open streams, instant engines; ARGS=--short for a look
 	@$(RUN) -m tests.bench.bench_rollout_long $(ARGS)
+bench-rag: setup ## Ingest, recall, latency and QPS of the document index; ARGS="--peers PYTHON" for other stores beside it
+	@$(RUN) -m tests.bench.bench_rag $(ARGS)
 
 bench-promotion: setup ## 32 promoters, 1,000 moves, kills of promoters, MLflow and Postgres, against bare alias sets
 	@$(RUN) -m tests.bench.bench_promotion

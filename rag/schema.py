@@ -48,9 +48,8 @@ def migrate(conn: Connection, folder: Path = MIGRATIONS) -> tuple[str, ...]:
 def as_tenant(conn: Connection, tenant: str, *, reader: bool = False) -> Iterator[None]:
     """A transaction in which row-level security shows this tenant's rows alone; a reader may change nothing."""
     with conn.transaction():
-        conn.execute("select set_config('rag.tenant', %s, true)", (tenant,))
-        if reader:
-            conn.execute("set local role rag_reader")
+        role = ", set_config('role', 'rag_reader', true)" if reader else ""
+        conn.execute(f"select set_config('rag.tenant', %s, true){role}", (tenant,))
         yield
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pgvector import HalfVector
-from pgvector.psycopg import register_vector
+from pgvector import Vector as PgVector
 from psycopg import sql
 
 from rag.chunk import Chunk, Hit
@@ -22,10 +21,15 @@ PER_SOURCE = 5  # passages of one document before another document's come
 EF_SEARCH = 100
 _SEARCH = (Path(__file__).with_name("sql") / "search.sql").read_text()
 _LONG_VECTOR = re.compile(r"\[[-+.,\de]{40,}\]")
+_PREPARE = """
+select set_config('hnsw.iterative_scan', %(scan)s, true), set_config('hnsw.ef_search', %(ef_search)s, true),
+       set_config('plan_cache_mode', %(plan)s, true), set_config('random_page_cost', %(page)s, true)
+"""
 _SETTINGS = {
-    "hnsw.iterative_scan": "strict_order",  # a filter takes rows away, so the scan goes on until there are enough
-    "hnsw.ef_search": str(EF_SEARCH),
-    "plan_cache_mode": "force_custom_plan",  # a plan for any filter is a bad plan for this one
+    "scan": "strict_order",  # a filter takes rows away, so the scan goes on until there are enough
+    "ef_search": str(EF_SEARCH),
+    "page": "1.1",  # an index that answers questions is in memory or on flash; else words are searched row by row
+    "plan": "force_custom_plan",  # a plan for any filter is a bad plan for this one
 }
 
 
@@ -57,9 +61,9 @@ class Query:
     mode: Mode = "hybrid"
     per_source: int = PER_SOURCE
 
-    def parameters(self, precision: str) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Any]:
         return {
-            "vector": HalfVector(self.vector) if precision == "halfvec" else self.vector, "text": self.text, "k": self.k,
+            "vector": PgVector(self.vector).to_text(), "text": self.text, "k": self.k,
             "kinds": list(self.where.kinds), "under": self.where.under, "per_source": self.per_source,
             "candidates": max(self.k, CANDIDATES), "by_vector": self.mode != "text", "by_text": self.mode != "vector",
         }  # fmt: skip
@@ -85,7 +89,7 @@ def explain(conn: Connection, live: Generation, query: Query) -> str:
     statement = sql.SQL("explain (analyze, buffers, costs off) ") + _statement(live, query)
     with as_tenant(conn, live.tenant, reader=True):
         _prepare(conn)
-        rows = conn.execute(statement, query.parameters(live.pins.precision)).fetchall()
+        rows = conn.execute(statement, query.parameters()).fetchall()
     return _LONG_VECTOR.sub("[…]", "\n".join(row[0] for row in rows))
 
 
@@ -102,13 +106,11 @@ def neighbours(conn: Connection, live: Generation, chunk_id: str, around: int = 
 
 def _rows(conn: Connection, live: Generation, query: Query) -> list[tuple[Any, ...]]:
     _prepare(conn)
-    return conn.execute(_statement(live, query), query.parameters(live.pins.precision)).fetchall()
+    return conn.execute(_statement(live, query), query.parameters()).fetchall()
 
 
 def _prepare(conn: Connection) -> None:
-    register_vector(conn)
-    for name, value in _SETTINGS.items():
-        conn.execute("select set_config(%s, %s, true)", (name, value))
+    conn.execute(_PREPARE, _SETTINGS)
 
 
 def _statement(live: Generation, query: Query) -> sql.Composed:
@@ -117,7 +119,7 @@ def _statement(live: Generation, query: Query) -> sql.Composed:
 
 def _matching(conn: Connection, live: Generation, query: Query) -> int:
     statement = live.fill("select count(*) from {table} where {filter}", filter=query.where.condition())
-    row = conn.execute(statement, query.parameters(live.pins.precision)).fetchone()
+    row = conn.execute(statement, query.parameters()).fetchone()
     return int(row[0]) if row else 0
 
 

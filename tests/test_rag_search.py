@@ -85,6 +85,14 @@ def test_a_filter_that_leaves_one_in_a_hundred_still_gives_k(
     assert len(store.search("", 50, where=where, vector=random_vectors[5], per_source=50)) == 20  # all there are
 
 
+def test_words_are_found_by_their_index_in_spite_of_row_level_security(store: Store) -> None:
+    store.index_chunks(plain_chunks([f"common word{i}" for i in range(3000)]))
+    store.conn.execute("set enable_seqscan = off")
+    live = store.live
+    plan = explain(store.conn, live, Query(store.embedder.embed(["x"])[0], "word7 word2999", 5))
+    assert f"Bitmap Index Scan on chunk_{live.id}_words" in plan
+
+
 def test_a_filter_of_no_kind_gives_nothing(store: Store) -> None:
     store.index(DOCUMENTS)
     assert store.search("margin", 3, where=Filter(kinds=("pdf",))) == ()

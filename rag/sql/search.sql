@@ -11,27 +11,30 @@ with nearest as materialized (
         order by embedding <=> %(vector)s::{vector} limit %(candidates)s
     ) as found
 ), asked as materialized (
-    select ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery as word
+    select lexeme, ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery as word
     from unnest(to_tsvector('english', %(text)s)) where %(by_text)s
+), holding as materialized (
+    select lexeme, found.id
+    from asked, lateral (select id from {table} as chunk where chunk.words @@ word and {filter} offset 0) as found
 ), weighed as materialized (
-    select word, ln(1 + (greatest(total, holding) - holding + 0.5) / (holding + 0.5)) as weight
-    from asked, lateral (select count(*) as holding from {table} as chunk where chunk.words @@ word) as counted,
+    select lexeme, ln(1 + (greatest(total, number) - number + 0.5) / (number + 0.5)) as weight
+    from (select lexeme, count(*) as number from holding group by lexeme) as counted,
          (select reltuples::float8 as total from pg_class where oid = {name}::regclass) as statistics
 ), matching as materialized (
     select id, row_number() over (order by weight desc, id) as rank
     from (
-        select chunk.id, sum(weight) as weight from weighed join {table} as chunk on chunk.words @@ word
-        where {filter} group by chunk.id order by weight desc, id limit %(candidates)s
+        select id, sum(weight) as weight from holding join weighed using (lexeme)
+        group by id order by weight desc, id limit %(candidates)s
     ) as found
-), fused as (
+), fused as materialized (
     select id, nearest.rank as vector_rank, matching.rank as text_rank,
            coalesce(1.0 / (60 + nearest.rank), 0)::float8 + coalesce(1.0 / (60 + matching.rank), 0)::float8 as score
     from nearest full join matching using (id)
 ), spread as (
-    select chunk.*, score, vector_rank, text_rank, 1 - (embedding <=> %(vector)s::{vector}) as similarity,
-           row_number() over (partition by digest order by score desc, id) as copy,
-           row_number() over (partition by source order by score desc, id) as nth
-    from fused join {table} as chunk using (id)
+    select chunk.*, fused.score, vector_rank, text_rank, 1 - (embedding <=> %(vector)s::{vector}) as similarity,
+           row_number() over (partition by digest order by score desc, chunk.id) as copy,
+           row_number() over (partition by source order by score desc, chunk.id) as nth
+    from fused, lateral (select * from {table} as one where one.id = fused.id offset 0) as chunk -- few: one look-up each
 )
 select id, source, kind, headings, ordinal, line, text, digest, similarity, score, vector_rank, text_rank
 from spread
