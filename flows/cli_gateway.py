@@ -51,8 +51,11 @@ def add(
     from tasks.gateway_keys import add_key
 
     allowed = [name.strip() for name in models.split(",") if name.strip()] or None
-    clear = add_key(_gateway(), client, allowed, per_minute)
-    typer.echo(json.dumps({"client": client, "key": clear}) if as_json else clear)
+
+    def show(clear: str) -> None:
+        typer.echo(json.dumps({"client": client, "key": clear}) if as_json else clear)
+
+    add_key(_gateway(), client, allowed, per_minute, show)
     notes.print(f"the key of {client}: it is kept nowhere, so store it now. The gateway asks everybody for a key.")
 
 

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from serving.gateway.files import replace_file
 from serving.gateway.keys import Key, KeyRefused, added, new_key, read_keys, revoked
-from serving.gateway.state import Gateway
+from serving.gateway.state import Gateway, GatewayNotApplied
 
 OWN = "liftlock"
 
 
-def add_key(gateway: Gateway, client: str, models: Sequence[str] | None, per_minute: int | None) -> str:
+def add_key(
+    gateway: Gateway,
+    client: str,
+    models: Sequence[str] | None,
+    per_minute: int | None,
+    show: Callable[[str], None] = lambda clear: None,
+) -> str:
     """The new key in clear; it is kept nowhere. From the first key on the gateway asks everybody for one.
 
-    Raises KeyRefused, GatewayNotApplied.
+    `show` gets it as soon as it is on record, also where the gateway is down and takes it later. Raises KeyRefused,
+    GatewayNotApplied.
     """
     clear, key = new_key(client, models, per_minute)
 
     def edit(keys: tuple[Key, ...] | None) -> tuple[Key, ...]:
         return added(keys if keys is not None else (_new_own_key(gateway.folder),), key)
 
-    gateway.change_keys(edit)
+    try:
+        gateway.change_keys(edit)
+    except GatewayNotApplied:
+        show(clear)
+        raise
+    show(clear)
     return clear
 
 

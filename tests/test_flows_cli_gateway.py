@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from serving.gateway.rotation import MAX_BYTES
 from serving.gateway.state import Gateway
 from tasks.stack.engine import Engine, write_engine
 from tests.fix_engine import FakeEngine
-from tests.fix_envoy import Envoy, free_ports
+from tests.fix_envoy import Envoy, free_ports, running_envoy
 from tests.test_serving_gateway_duties import logged
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +69,29 @@ def test_a_key_is_added_used_listed_traced_and_revoked(engine: FakeEngine, tmp_p
         assert httpx.post(f"{envoy.url}{CHAT}", json={"model": BASE}).status_code == 200
     finally:
         envoy.kill()
+
+
+def test_the_minutely_flow_turns_over_a_log_that_is_long(engine: FakeEngine, tmp_path: Path) -> None:
+    log = tmp_path / "gateway" / "access.log"
+    with running_envoy(tmp_path / "gateway", engine.url) as envoy:
+        admin = urlsplit(envoy.gateway.admin_url).port
+        names = ("postgres", "mlflow", "prefect", "vllm", "envoy")
+        (tmp_path / "ports.json").write_text(json.dumps({**dict.fromkeys(names, 1), "envoy-admin": admin}))
+        assert turned_over(tmp_path) == "False"
+        with log.open("r+b") as file:
+            file.truncate(MAX_BYTES)
+        assert turned_over(tmp_path) == "True"
+        assert (tmp_path / "gateway" / "access.log.1").stat().st_size >= MAX_BYTES
+    log.unlink()  # so Envoy would have to be told
+    assert turned_over(tmp_path) == "False", "a gateway that is down is no error"
+
+
+def turned_over(state: Path) -> str:
+    found = {**os.environ, "LIFTLOCK_STATE": str(state), "PYTHONPATH": str(ROOT)}
+    code = "from tasks.access_log import turn_over_access_log; print(turn_over_access_log())"
+    return subprocess.run(
+        [sys.executable, "-c", code], env=found, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def test_an_endpoint_that_is_none_is_said(tmp_path: Path) -> None:

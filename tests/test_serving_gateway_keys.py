@@ -15,6 +15,7 @@ from serving.gateway.keys import Key, KeyRefused, added, new_key, read_keys, rev
 from serving.gateway.model import CLIENT_HEADER
 from serving.gateway.parts import version_of
 from serving.gateway.routes import Table, routes
+from serving.gateway.state import GatewayNotApplied
 from tasks.gateway_keys import OWN, add_key, own_headers, own_key_file, require_none, revoke_key
 from tests.fix_engine import BASE, Behaviour, FakeEngine
 from tests.fix_envoy import Envoy, running_envoy
@@ -139,6 +140,25 @@ def test_the_releases_own_requests_have_a_key(open_gateway: Envoy) -> None:
     assert ask(open_gateway, None, **own_headers(folder)).status_code == 200
     require_none(open_gateway.gateway)
     assert own_headers(folder) == {}
+
+
+def test_only_the_release_may_mark_its_requests(open_gateway: Envoy, engine: FakeEngine) -> None:
+    clear = add_key(open_gateway.gateway, "billing", None, None)
+    ask(open_gateway, clear, **{"x-liftlock-purpose": "canary"})
+    ask(open_gateway, None, **{"x-liftlock-purpose": "canary"}, **own_headers(open_gateway.gateway.folder))
+    assert [one.headers.get("x-liftlock-purpose") for one in engine.asked] == [None, "canary"]
+
+
+def test_a_key_made_while_the_gateway_is_down_is_shown_and_holds_later(engine: FakeEngine, tmp_path: Path) -> None:
+    shown: list[str] = []
+    with running_envoy(tmp_path, engine.url) as envoy:
+        envoy.kill()
+        with pytest.raises(GatewayNotApplied):
+            add_key(envoy.gateway, "billing", None, None, shown.append)
+        envoy.ready = f"{envoy.gateway.admin_url}/ready"
+        envoy.start()
+        assert ask(envoy, None, BASE).status_code == 401
+        assert ask(envoy, shown[0], BASE).status_code == 200
 
 
 def test_a_tenant_reaches_and_sees_what_its_key_allows(open_gateway: Envoy, engine: FakeEngine) -> None:

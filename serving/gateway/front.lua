@@ -36,6 +36,7 @@ local function authenticate(handle, h)
     return nil
   end
   h:replace("x-liftlock-client", client.name)
+  if client.name ~= "liftlock" then h:remove("x-liftlock-purpose") end -- only the release's own requests are no client's
   return client
 end
 

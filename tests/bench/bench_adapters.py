@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 from serving.engine import load_adapter
 from serving.gateway.envoy import Split
 from serving.gateway.state import Gateway
+from serving.gateway.trace import trace
 from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
 from tests.fix_envoy import Envoy, free_ports
 
@@ -33,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = "SmolLM2-135M-Instruct"
 ADAPTERS, RANK, CLIENTS, TOKENS = 64, 8, 16, 8
 COUNTS = {64: (1, 64), 8: (1, 8, 16, 32, 64)}  # by slots: how many adapters are asked
-SECONDS, START_SECONDS = 15.0, 240
+SECONDS, START_SECONDS = 12.0, 240
 LIMIT_SHARE = (
     0.5  # of one adapter's throughput with all 64 in slots; not asked for by anybody: below it the slots do not help
 )
@@ -149,7 +150,7 @@ def ask(client: httpx.Client, url: str, model: str) -> float | None:
 
 def measure(url: str, names: list[str], slots: int, seconds: float) -> Row:
     """All clients ask for the names in turn."""
-    turn, lock, found = itertools.cycle(f"public-{name}" for name in names), threading.Lock(), list[float | None]()
+    turn, lock, found = itertools.cycle(names), threading.Lock(), list[float | None]()
     until = time.monotonic() + seconds
 
     def run() -> None:
@@ -182,10 +183,27 @@ def measure_all(seconds: float) -> list[Row]:
                 for adapter in names[: min(slots, 4)]:
                     load_adapter(direct, adapter)  # what the first adapter pays once is not counted
                 with gateway(folder / f"gateway-{slots}", direct, names) as url:
+                    if not rows:
+                        traced = one_id_at_every_hop(url, folder / f"gateway-{slots}", folder / f"{slots}.log")
+                        direct_row = measure(direct, names[:1], slots, seconds)
                     for count in counts:
-                        rows.append(measure(url, names[:count], slots, seconds))
+                        rows.append(measure(url, [f"public-{name}" for name in names[:count]], slots, seconds))
                         print(_line(rows[-1], rows[0]), flush=True)
+    print(f"one adapter without the gateway: {_line(direct_row, rows[0])}")
+    print(f"hops that know one request's id: {', '.join(traced)}")
     return rows
+
+
+def one_id_at_every_hop(url: str, folder: Path, log: Path) -> list[str]:
+    """The places that `liftlock trace` finds; the prompt is in none of their logs."""
+    asked = "bench-adapters-1"
+    body = {"model": "public-adapter-00", "prompt": PROMPT, "max_tokens": 1}
+    httpx.post(f"{url}/v1/completions", json=body, headers={"x-request-id": asked}, timeout=60).raise_for_status()
+    time.sleep(1)
+    places = [hop.place for hop in trace(asked, [folder / "access.log"], [log])]
+    assert set(places) == {"gateway", "engine"}, places
+    assert not [file for file in (folder / "access.log", log) if PROMPT[:40] in file.read_text(errors="replace")]
+    return places
 
 
 def _line(row: Row, one: Row) -> str:
