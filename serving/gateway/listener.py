@@ -23,6 +23,7 @@ FORGED_PREFIXES = (
     "x-openwebui-",
     "x-amzn-",
 )
+LATER = (429, 503)  # these say when to come back
 # what Envoy itself answers: status, code, type, message, and whether OpenAI's client should ask again by itself
 OWN_ERRORS: tuple[tuple[int, str, str, str, bool], ...] = (
     (408, "request_timeout", "invalid_request_error", "the request did not arrive whole in time; send it again", True),
@@ -32,7 +33,7 @@ OWN_ERRORS: tuple[tuple[int, str, str, str, bool], ...] = (
     (431, "headers_too_large", "invalid_request_error", "the request's headers are larger than the gateway takes; send fewer", False),
     (500, "gateway_failed", "server_error", "the gateway failed; see `liftlock logs envoy`", False),
     (502, "engine_failed", "server_error", "the engine's answer was no HTTP; see `liftlock logs vllm`", False),
-    (503, "engine_unavailable", "server_error", "no engine could take the request now; ask again in a moment", True),
+    (503, "engine_unavailable", "server_error", "no engine could take the request now; the gateway has tried again already", False),
     (504, "engine_timeout", "server_error", "the engine did not answer in time; ask for fewer tokens, or stream", False),
 )  # fmt: skip
 
@@ -132,15 +133,15 @@ def _strip() -> Json:
 
 def _own_error(status: int, code: str, kind: str, message: str, again: bool) -> Json:
     equal = {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": f"liftlock.status.{status}"}}}
-    return {"filter": {"status_code_filter": equal}, **_reply(error(message, kind, code), again)}
+    return {"filter": {"status_code_filter": equal}, **_reply(error(message, kind, code), again, status in LATER)}
 
 
-def _reply(body: Json, again: bool) -> Json:
+def _reply(body: Json, again: bool, later: bool) -> Json:
     headers = [
         header("traceparent", "%REQ(TRACEPARENT)%", "ADD_IF_ABSENT"),
         header("x-should-retry", str(again).lower()),
     ]
-    if again:
+    if later:
         headers.append(header("retry-after", "1", "ADD_IF_ABSENT"))
     return {
         "headers_to_add": headers,

@@ -47,7 +47,7 @@ def routes(table: Table) -> Json:
         "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
         "name": "models",
         "max_direct_response_body_size_bytes": LISTING_LIMIT_BYTES,
-        "response_headers_to_add": [header("traceparent", "%REQ(TRACEPARENT)%")],
+        "response_headers_to_add": [header("traceparent", "%REQ(TRACEPARENT)%"), *_tried(table)],
         "virtual_hosts": [
             {
                 "name": "models",
@@ -76,6 +76,11 @@ def _routes(table: Table) -> list[Json]:
             **_json(),
         },
     ]
+
+
+def _tried(table: Table) -> list[Json]:
+    """With a fallback the gateway has asked again already, so the client should not, whatever the engine answered."""
+    return [header("x-should-retry", "false", "ADD_IF_ABSENT")] if table.fallback else []
 
 
 def _front(table: Table) -> Json:
