@@ -37,15 +37,21 @@ class ScriptedEndpoint:
             return {"version": self.engine_version}
         return None
 
+    def _logprobs(self, body: Json, ids: list[int]) -> Json:
+        if not body.get("echo") or self.scores is None:
+            return {}
+        values = self.scores(ids)
+        tops = [{"t": value} for value in values]
+        return {"logprobs": {"tokens": ["t"] * len(values), "token_logprobs": values, "top_logprobs": tops}}
+
     def post(self, path: str, body: Json) -> Json | None:
         self.asked.append((path, body))
         if path == "/v1/completions":
             batch = body["prompt"] if isinstance(body["prompt"][0], list) else [body["prompt"]]
             choices: list[Json] = [
-                {"index": i, "text": self.complete(body["model"], ids)} for i, ids in enumerate(batch)
+                {"index": i, "text": self.complete(body["model"], ids), **self._logprobs(body, ids)}
+                for i, ids in enumerate(batch)
             ]
-            if body.get("echo") and self.scores:
-                choices[0]["logprobs"] = {"token_logprobs": self.scores(batch[0])}
             return {"object": "text_completion", "model": body["model"], "choices": choices}
         if path == "/v1/chat/completions":
             message = {"role": "assistant", "content": self.chat(body["model"], body["messages"])}

@@ -207,6 +207,43 @@ def test_a_process_that_stays_up_is_asked_parts_of_two_models(tmp_path: Path) ->
     assert len(asked) == 8
 
 
+CHOICES = """
+task: choices
+test_split: test
+output_type: multiple_choice
+doc_to_choice: ["shipping", "billing", "sales"]
+doc_to_target: "{{['shipping', 'billing', 'sales'].index(team)}}"
+metric_list: [{metric: acc}]
+metadata: {version: 1.0}
+"""
+
+
+def test_a_task_with_answers_to_choose_from_is_scored_and_its_scores_are_kept(ran: Ran, tmp_path: Path) -> None:
+    """The endpoint finds "billing" the likeliest answer to everything."""
+    asked = [item for item in items() if item["team"] in ("shipping", "billing", "sales")]
+    dataset, task = tmp_path / "test.jsonl", tmp_path / "choices.yaml"
+    dataset.write_text("".join(json.dumps(item) + "\n" for item in asked), encoding="utf-8")
+    task.write_text(CHOICES)
+
+    def scores(ids: list[int]) -> list[float | None]:
+        likely = ran.tokenizer.decode(ids).endswith("billing")
+        return [None, *(-0.5 if likely else -2.0 for _ in ids[1:]), -0.1]
+
+    setting = Setting(metric="acc,none", num_concurrent=2)
+    with (
+        serving(ScriptedEndpoint(scores=scores)) as endpoint,
+        LmEval(
+            task, dataset, prompt=PROMPT, base_url=endpoint.base_url, tokenizer=MODEL, workdir=tmp_path / "w", setting=setting
+        ) as lm_eval,
+    ):  # fmt: skip
+        kept = tmp_path / "kept.jsonl"
+        runs = [lm_eval.ask("base", ["a", "d", "e"], answers=kept, progress=quiet) for _ in range(2)]
+    for run in runs:
+        assert [(item.id, item.score) for item in run.items] == [("a", 0.0), ("d", 1.0), ("e", 0.0)]
+    assert len(kept.read_text().splitlines()) == 9
+    assert len(completions(endpoint)) == 2 + 9  # two probes, three answers of three items, and nothing twice
+
+
 def test_nothing_is_started_for_a_model_that_is_not_served(tmp_path: Path) -> None:
     endpoint = ScriptedEndpoint()
     with (

@@ -244,7 +244,7 @@ def test_the_json_answer_has_the_comparison(worse: Ran, team: Team) -> None:
     assert told == worse.told | {"suites": [{**worse.told["suites"][0], "baseline_reused": True}]}
 
 
-def test_with_blocks_a_worse_prompt_costs_a_part_of_the_items_and_its_answers_are_kept(tmp_path: Path) -> None:
+def test_with_blocks_a_worse_prompt_costs_a_part_of_the_items(tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "repo")
     (repo.folder / repo.suite / "release.yaml").write_text(SPEC.replace("min_items: 40", "min_items: 40, block: 16"))
     repo.git("commit", "-q", "-am", "blocks")
@@ -256,6 +256,4 @@ def test_with_blocks_a_worse_prompt_costs_a_part_of_the_items_and_its_answers_ar
         assert (suite.decision.verdict, suite.reused) == ("rejected", False)
         assert used in range(16, ITEMS, 16)
         assert len(suite.items) == used
-        assert completions(served) == 2 * used
-        assert document(team.gate("worse"))["suites"][0]["baseline_reused"]
         assert completions(served) == 2 * used
