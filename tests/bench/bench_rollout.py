@@ -122,6 +122,12 @@ class Bench:
         print(f"{ended.strategy:8} {fault:7} {done.outcome:10} {ended.ended - began:6.1f} s  {done.reason}", flush=True)
         return ended
 
+    def _drain(self, engine: str) -> None:
+        """An engine may go only when its streams have ended: the first run of this bench cut twenty of them."""
+        deadline = time.monotonic() + 60
+        while self.target.gateway.running(MODEL, "stable", engine) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
 
 def without_warm_up(engine: str, names: list[str]) -> tuple[float, float]:
     """(p95 in ms of the first requests of adapters that nobody asked before, the slowest in ms)."""

@@ -30,7 +30,7 @@ MODEL, FIRST = "tickets", "tickets-0"
 WEIGHTS = (50, 100)
 POLICY = AnalysisPolicy(min_requests=8, max_error_rate=0.0, max_first_token_ratio=2.0, steps=len(WEIGHTS))
 PROMPTS = [[{"role": "user", "content": f"ticket {number}"}] for number in range(8)]
-REQUESTS, CYCLES, RATE = 100_000, 50, 200.0  # above what the machine can serve, requests fail for want of room
+REQUESTS, CYCLES, RATE = 100_000, 50, 350.0  # above what the machine can serve, requests fail for want of room
 MOST_UNDO_SECONDS = 5.0
 
 
