@@ -31,6 +31,7 @@ class Behaviour:
     first_token_seconds: float = 0.0
     chunk_seconds: float = 0.0
     chunks: int = 3
+    text: str = ""  # of a whole answer; empty: the model's name
     error_share: float = 0.0  # answered 500 before the first byte
     cut_share: float = 0.0  # the connection is closed in the middle of the stream
     stream_error_share: float = 0.0  # vLLM's way to fail late: an error event, then [DONE], status 200
@@ -164,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(behaviour.first_token_seconds + cold)
         if asked.get("stream"):
             return self._stream(path, asked, behaviour, ordinal)
-        return self._json(_whole(path, asked))
+        return self._json(_whole(path, asked, behaviour.text))
 
     def _stream(self, path: str, asked: Json, behaviour: Behaviour, ordinal: int) -> None:
         model = asked["model"]
@@ -202,8 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 
-def _whole(path: str, asked: Json) -> Json:
+def _whole(path: str, asked: Json, said: str = "") -> Json:
     model = asked["model"]
+    said = said or model
     if path == "/v1/embeddings":
         vector = {"object": "embedding", "index": 0, "embedding": [0.25, -0.5]}
         return {"object": "list", "model": model, "data": [vector], "usage": {"prompt_tokens": 7, "total_tokens": 7}}
@@ -218,7 +220,7 @@ def _whole(path: str, asked: Json) -> Json:
     elif path == "/v1/completions":
         choice["text"] = model
     else:
-        choice["message"] = {"role": "assistant", "content": model}
+        choice["message"] = {"role": "assistant", "content": said}
     kind = "text_completion" if path == "/v1/completions" else "chat.completion"
     return {"id": "x", "object": kind, "created": 0, "model": model, "choices": [choice], "usage": USAGE}
 

@@ -164,6 +164,24 @@ def test_a_streams_tokens_are_logged_where_the_client_asked_for_usage(client: ht
     assert logged(envoy, without.headers["x-request-id"])["prompt_tokens"] is None
 
 
+@pytest.mark.parametrize("size", [0, 1000, 2000, 3000, 100_000, 9_000_000])
+def test_an_answer_of_any_size_passes_and_its_tokens_are_logged(
+    client: httpx.Client, engine: FakeEngine, envoy: Envoy, size: int
+) -> None:
+    """It must not be buffered: Envoy refuses to buffer more than the limit of a request's body."""
+    engine.models[ENGINE_NAME] = Behaviour(text="x" * size)
+    answer = post(client)
+    assert answer.json()["choices"][0]["message"]["content"] == ("x" * size or ENGINE_NAME)
+    line = logged(envoy, answer.headers["x-request-id"])
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (7, 3)
+
+
+def test_no_text_poses_as_usage(client: httpx.Client, engine: FakeEngine, envoy: Envoy) -> None:
+    engine.models[ENGINE_NAME] = Behaviour(text='"usage": {"prompt_tokens": 999, "completion_tokens": 999}')
+    answer = client.post("/v1/chat/completions", json={"model": PUBLIC, "messages": []})
+    assert logged(envoy, answer.headers["x-request-id"])["prompt_tokens"] == 7
+
+
 def test_a_body_beyond_the_limit_is_413(client: httpx.Client, engine: FakeEngine) -> None:
     answer = post(client, x="x" * Limits().body_bytes)
     assert_error(answer, 413, "invalid_request_error", "request_too_large")

@@ -126,4 +126,4 @@ def test_the_listener_is_on_loopback_and_asks_who_it_is_first(tmp_path: Any) -> 
     (listener,) = listeners(tmp_path, 8080)["resources"]
     assert listener["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": 8080}
     filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
-    assert [one["name"] for one in filters] == ["front", "limit", "rewrite-model", "usage", "usage-stream", "router"]
+    assert [one["name"] for one in filters] == ["front", "limit", "rewrite-model", "router"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from serving.gateway.model import CLIENT_HEADER, MODEL_HEADER, VERSION_HEADER, Json
 from serving.gateway.parts import TYPES
 
-TOKENS = "liftlock.tokens"  # dynamic metadata that the response filters fill from the answer's usage
+TOKENS = "liftlock.tokens"  # dynamic metadata that rewrite.lua fills from the answer's usage
 FIELDS = {
     "time": "%START_TIME%",
     "request_id": "%REQ(X-REQUEST-ID):128%",

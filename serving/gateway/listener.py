@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serving.gateway.access_log import TOKENS, access_log
+from serving.gateway.access_log import access_log
 from serving.gateway.envoy import OTLP_CLUSTER
 from serving.gateway.lua import NOTHING, REWRITE
 from serving.gateway.model import CLIENT_HEADER, DEFAULT_LIMITS, VERSION_HEADER, Json, Limits
@@ -72,7 +72,7 @@ def _manager(folder: Path, limits: Limits, otlp: bool) -> Json:
 
 
 def _filters() -> list[Json]:
-    """Request filters run in this order; response filters in the reverse one. The routes bring `front` its program."""
+    """In this order. The routes bring `front` its program; the last one also reads the tokens out of the answer."""
     return [
         lua("front", NOTHING),
         {
@@ -80,37 +80,8 @@ def _filters() -> list[Json]:
             "typed_config": {"@type": f"{HTTP}.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "limit"},
         },
         lua("rewrite-model", REWRITE),
-        {"name": "usage", "typed_config": _usage()},
-        {"name": "usage-stream", "typed_config": _usage_stream()},
         {"name": "router", "typed_config": {"@type": f"{HTTP}.router.v3.Router", "suppress_envoy_headers": True}},
     ]
-
-
-def _rules() -> list[Json]:
-    pairs = (("prompt", "prompt_tokens"), ("completion", "completion_tokens"))
-    return [
-        {
-            "selectors": [{"key": "usage"}, {"key": name}],
-            "on_present": {"metadata_namespace": TOKENS, "key": key, "type": "NUMBER"},
-        }
-        for key, name in pairs
-    ]
-
-
-def _usage() -> Json:
-    return {"@type": f"{HTTP}.json_to_metadata.v3.JsonToMetadata", "response_rules": {"rules": _rules()}}
-
-
-def _usage_stream() -> Json:
-    parser = {
-        "@type": f"{TYPES}.extensions.content_parsers.json.v3.JsonContentParser",
-        "rules": [{"rule": rule} for rule in _rules()],
-    }
-    rules = {
-        "content_parser": {"name": "envoy.content_parsers.json", "typed_config": parser},
-        "max_event_size": 1 << 20,
-    }
-    return {"@type": f"{HTTP}.sse_to_metadata.v3.SseToMetadata", "response_rules": rules}
 
 
 def _strip() -> Json:

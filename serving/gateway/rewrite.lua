@@ -12,3 +12,26 @@ function envoy_on_request(handle)
   local size = body:setBytes(body:getBytes(0, first - 1) .. name .. body:getBytes(last, length - last))
   handle:headers():replace("content-length", tostring(size))
 end
+
+-- Tokens, where the answer tells them: its end is kept as it streams by, and nothing is buffered. Quotes inside an answer's text are
+-- escaped, so no text can pose as usage.
+local KEPT = 2048
+
+function envoy_on_response(handle)
+  local tail = ""
+  for chunk in handle:bodyChunks() do
+    local length = chunk:length()
+    if length >= KEPT then
+      tail = chunk:getBytes(length - KEPT, KEPT)
+    else
+      tail = (tail .. chunk:getBytes(0, length)):sub(-KEPT)
+    end
+  end
+  local usage = tail:match('.*"usage"%s*:%s*(%b{})')
+  if not usage then return end
+  local metadata = handle:streamInfo():dynamicMetadata()
+  for key, name in pairs({prompt = "prompt_tokens", completion = "completion_tokens"}) do
+    local number = tonumber(usage:match('"' .. name .. '"%s*:%s*(%d+)'))
+    if number then metadata:set("liftlock.tokens", key, number) end
+  end
+end
