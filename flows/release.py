@@ -40,8 +40,8 @@ def release(spec_file: str, resume: bool = False, fresh: bool = False, actor: st
         pair = made.keep(evaluate(adapter, dataset, spec))
         decision = made.keep(judge(pair, spec))
         version = made.keep(register(adapter, pair, decision, spec))  # @candidate
-        made.approve("staging")  # where release.yaml asks for it, waits for people
         fit = made.keep(preflight(adapter, spec))
+        made.approve("staging")  # where release.yaml asks for it, waits for people
         modelcar = made.keep(build_and_push(version, adapter, pair, decision, fit, spec))  # @staging
         made.approve("champion")
         rollout = made.keep(roll_out(version, modelcar, fit, dataset, spec))  # canary, then @champion

@@ -111,6 +111,19 @@ def test_a_champion_that_is_served_is_accepted(
     assert promotion.alias() == "2"
 
 
+@pytest.mark.parametrize("alias", ["staging", "champion"])
+def test_what_people_must_approve_is_put_back_and_asked_for(
+    promotion: Promotion, mlflow_client: MlflowClient, sent: list[dict[str, Any]], alias: str
+) -> None:
+    """Also where the evidence holds and the version is served: MLflow's page is no way around."""
+    promotion.move("1", None, alias)
+    mlflow_client.set_registered_model_alias(promotion.model, alias, "2")
+    checker = replace(reconciler(promotion, sent, "1", "2", served="2"), waits=lambda *_: True)
+    assert done(checker.model(promotion.model)) == [(alias, "requested")]
+    assert promotion.alias(alias) == "1"
+    assert [(one["payload"]["alias"], one["payload"]["version"]) for one in sent] == [(alias, "2")]
+
+
 def test_a_deleted_alias_comes_back(
     promotion: Promotion, mlflow_client: MlflowClient, sent: list[dict[str, Any]]
 ) -> None:
