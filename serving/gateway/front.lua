@@ -65,5 +65,6 @@ function envoy_on_request(handle)
   h = handle:headers() -- the one from before the wait for the body is no longer valid
   h:replace("x-gateway-base-model-name", name)
   h:replace("x-liftlock-name-at", first .. "-" .. last)
+  if s:find('"include_usage"', 1, true) then handle:streamInfo():dynamicMetadata():set("liftlock.tokens", "asked", true) end
   handle:clearRouteCache()
 end

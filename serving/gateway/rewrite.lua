@@ -14,10 +14,13 @@ function envoy_on_request(handle)
 end
 
 -- Tokens, where the answer tells them: its end is kept as it streams by, and nothing is buffered. Quotes inside an answer's text are
--- escaped, so no text can pose as usage.
+-- escaped, so no text can pose as usage. A stream tells them only where the request asked for it.
 local KEPT = 2048
 
 function envoy_on_response(handle)
+  local metadata = handle:streamInfo():dynamicMetadata()
+  local streamed = (handle:headers():get("content-type") or ""):find("event-stream", 1, true)
+  if streamed and not (metadata:get("liftlock.tokens") or {}).asked then return end
   local tail = ""
   for chunk in handle:bodyChunks() do
     local length = chunk:length()
@@ -29,7 +32,7 @@ function envoy_on_response(handle)
   end
   local usage = tail:match('.*"usage"%s*:%s*(%b{})')
   if not usage then return end
-  local metadata = handle:streamInfo():dynamicMetadata()
+  metadata = handle:streamInfo():dynamicMetadata() -- the one from before the wait is no longer valid
   for key, name in pairs({prompt = "prompt_tokens", completion = "completion_tokens"}) do
     local number = tonumber(usage:match('"' .. name .. '"%s*:%s*(%d+)'))
     if number then metadata:set("liftlock.tokens", key, number) end

@@ -120,7 +120,12 @@ def request(size: int, key: str) -> bytes:
     """A whole HTTP request whose prompt is ordinary text of that many bytes, with quotes and line ends to escape."""
     line = 'The customer wrote: "My parcel has not arrived.\nPlease tell me where it is." '
     text = (line * (size // len(line) + 1))[:size]
-    body = {"messages": [{"role": "user", "content": text}], "stream": True, "model": "ticket-router"}
+    body = {
+        "messages": [{"role": "user", "content": text}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "model": "ticket-router",
+    }
     data = json.dumps(body).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
