@@ -1,7 +1,8 @@
-"""Scores from files of results: plain JSON lines, lm-eval's samples, promptfoo's output. Effect (reads files).
+"""Scores from files of results: plain JSON lines, lm-eval's samples, promptfoo's output. results_rows.py reads the files.
 
-Plain: one {"id": …, "score": …} a line, with "repeat" where an item was asked more than once, "slices" (a mapping) and
-any key that `--cluster` names. lm-eval: samples_TASK_DATE.jsonl of `--log_samples`. promptfoo: `eval -o results.json`.
+Plain: one {"id": …, "score": …} a line, with "repeat" where an item was asked more than once, "slices" (a mapping), any
+key that `--cluster` names, and "question", "answer" and "target" for a reader. lm-eval: samples_TASK_DATE.jsonl of
+`--log_samples`. promptfoo: `eval -o results.json`.
 Nothing is guessed: what has no usable score is refused, with its place.
 """
 
@@ -9,19 +10,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from evals.promptfoo_runner import ERRORED, THREW
-
-Row = Mapping[str, Any]
-
-
-class ResultsInvalid(Exception):
-    """A file of results that no verdict may rest on."""
+from evals.results_rows import ResultsInvalid as ResultsInvalid
+from evals.results_rows import Row, read_rows
 
 
 @dataclass(frozen=True)
@@ -53,51 +50,13 @@ class Results:
 
 def read_results(path: Path, metric: str | None, cluster: str | None) -> Results:
     """`metric` is a key of the rows; lm-eval's may name its filter too, "exact_match,strict". Raises ResultsInvalid."""
-    rows = _rows(path)
+    rows = read_rows(path)
     if not rows:
         raise ResultsInvalid(f"{path} has no results (n = 0); give a file with one result an item")
     kind = _lm_eval if _is_lm_eval(rows[0][1]) else _promptfoo if "testCase" in rows[0][1] else _plain
     found_metric, scored = kind(path, rows, metric, cluster)
     _check_unique(path, scored)
     return Results(path, found_metric, scored)
-
-
-def _rows(path: Path) -> list[tuple[str, Row]]:
-    """(place, row) of each result; the rows of promptfoo's document, else each line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ResultsInvalid(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ResultsInvalid(f"{path} is not UTF-8 text; give a file of JSON lines") from error
-    whole = _document(text)
-    if whole is not None:
-        found = whole["results"]["results"]
-        return [(f"{path} result {number}", row) for number, row in enumerate(found, 1)]
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return [(f"{path}:{number}", _row(path, number, line, last=number == lines[-1][0])) for number, line in lines]
-
-
-def _document(text: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return None
-    nested = found.get("results") if isinstance(found, dict) else None
-    return found if isinstance(nested, dict) and isinstance(nested.get("results"), list) else None
-
-
-def _row(path: Path, number: int, line: str, last: bool) -> Row:
-    try:
-        found = json.loads(line)
-    except ValueError as error:
-        cut = "; the file may be truncated" if last else ""
-        raise ResultsInvalid(f"{path}:{number} is not JSON ({error}){cut}: write the results again") from error
-    if not isinstance(found, dict):
-        raise ResultsInvalid(
-            f'{path}:{number} holds {type(found).__name__}; a line is an object, {{"id": …, "score": …}}'
-        )
-    return found
 
 
 def _is_lm_eval(row: Row) -> bool:
