@@ -17,7 +17,8 @@ from serving.rollout.faulty import Fault, FaultyEngine
 from serving.rollout.kept import Rollouts
 from serving.rollout.local import LocalTarget
 from serving.rollout.model import Rollout
-from serving.rollout.steps import Plan, roll_out
+from serving.rollout.plan import Plan
+from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
 from tasks.gateway_keys import own_headers
 

@@ -13,7 +13,7 @@ from serving.gateway.envoy import VERSION_HEADER
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.local import LocalTarget
 from serving.rollout.model import Step
-from serving.rollout.steps import Plan
+from serving.rollout.plan import Plan
 from serving.rollout.steps import roll_out as run_steps
 from serving.rollout.strategy import Choice, Room, choose
 from serving.rollout.traffic import Traffic

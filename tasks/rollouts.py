@@ -5,7 +5,8 @@ from __future__ import annotations
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.kept import Kept, NoRollout, Rollouts, RolloutUnderWay
 from serving.rollout.machine import Aborted
-from serving.rollout.steps import Drive, Plan, Target
+from serving.rollout.plan import Plan, Target
+from serving.rollout.steps import Drive
 from serving.rollout.traffic import Traffic
 from tasks.settings import Settings
 

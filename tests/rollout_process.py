@@ -9,7 +9,8 @@ from serving.gateway.state import Gateway
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.kept import Rollouts
 from serving.rollout.local import LocalTarget
-from serving.rollout.steps import Plan, roll_out
+from serving.rollout.plan import Plan
+from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
 
 PROMPTS = tuple([{"role": "user", "content": f"ticket {number}"}] for number in range(5))

@@ -23,7 +23,8 @@ from serving.rollout.ask import ask
 from serving.rollout.kept import Rollouts
 from serving.rollout.local import LocalTarget
 from serving.rollout.model import Rollout, Sample, Step
-from serving.rollout.steps import Plan, roll_out
+from serving.rollout.plan import Plan
+from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
 from tests.fix_engine import Behaviour, FakeEngine
 from tests.fix_envoy import Envoy, running_envoy

@@ -19,7 +19,8 @@ from serving.rollout.kept import Kept, NoRollout, Rollouts, RolloutUnderWay
 from serving.rollout.local import LocalTarget
 from serving.rollout.machine import Action, State
 from serving.rollout.model import Rollout, Sample, Step
-from serving.rollout.steps import Drive, Plan, roll_out
+from serving.rollout.plan import Plan
+from serving.rollout.steps import Drive, roll_out
 from serving.rollout.traffic import Traffic
 from serving.rollout.warmth import WarmUpFailed, short_and_long, warm_up
 from tasks.rollouts import abort, tell

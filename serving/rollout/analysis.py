@@ -201,7 +201,7 @@ def ratio_interval(seen: Seen, metric: Metric) -> tuple[float, float] | None:
 def _bound(levels: Array, seen: Seen, sign: float) -> float:
     """The end of the interval on the side of `sign`, by bisection: wealth falls as the ratio that is tolerated grows."""
     inner, outer = 5.0 * sign, -5.0 * sign
-    for _ in range(20):
+    for _ in range(14):  # to a thousandth
         middle = (inner + outer) / 2
         moved = sign * shifted(levels, seen.canary, exp(middle))
         refused = bets_on_times(moved, seen.canary, seen.weight).max() >= -log(seen.policy.alpha / 2)

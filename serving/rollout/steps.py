@@ -9,64 +9,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import inf
-from typing import Literal, Protocol
+from typing import Literal
 
 from serving.rollout.analysis import AnalysisPolicy, judge
-from serving.rollout.ask import Messages
 from serving.rollout.kept import Kept, Rollouts
 from serving.rollout.kept_steps import Shown, keep_step, kept_steps
 from serving.rollout.machine import Aborted, Action, Done, Event, Failed, Judged, Restarted, State, Ticked
 from serving.rollout.model import Rollout, Sample, SideStats, Step
+from serving.rollout.plan import Plan, Target
 from serving.rollout.traffic import Traffic
 from serving.rollout.warmth import WarmUp, WarmUpFailed, warm_up
 
 LOOK_SECONDS = 0.05
+LEAST_REST = (
+    4  # times as long as a look took: with many requests it takes a while, and the gateway needs the processor too
+)
 RETRY_SECONDS = 0.5
 UNDO_ATTEMPTS = 6
 
 
 class UndoNotConfirmed(Exception):
     """The gateway was told to give stable everything, and does not confirm it."""
-
-
-class Target(Protocol):
-    """Where a candidate gets its weight. Each call returns only when it is in force, and may be made again."""
-
-    def stable(self, model: str) -> str: ...
-
-    def weigh(self, model: str, candidate: str | None, weight: int) -> None: ...
-
-    def promote(self, model: str, candidate: str) -> None: ...
-
-    def restore(self, model: str, stable: str) -> None: ...
-
-    def drain(self, model: str, seconds: float) -> bool: ...
-
-    def remove(self, candidate: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is rolled out and how. `weights` in percent; hold, drain, budget and pull in seconds."""
-
-    model: str
-    engine_model: str
-    reference: str
-    engine_url: str
-    prompts: Sequence[Messages]
-    weights: Sequence[int]
-    warmup_requests: int
-    policy: AnalysisPolicy
-    hold_seconds: float = 300
-    drain_seconds: float = 30
-    warmup_budget: float = inf
-    pull_seconds: float = 0.0
-
-    @property
-    def start(self) -> tuple[tuple[int, ...], float, float]:
-        """What the state machine keeps of it."""
-        return tuple(self.weights), self.hold_seconds, self.drain_seconds
 
 
 def side(version: str, samples: Sequence[Sample]) -> SideStats:
@@ -205,7 +168,8 @@ class Drive:
                     last = look(self.state, samples, self.plan.policy, now - began)
                     shown.show(last)
                     following = self.kept.tell(Judged(action.turn, last.decision, last.reason))
-                time.sleep(LOOK_SECONDS if self.state.turn == action.turn else 0)
+                rest = max(LOOK_SECONDS, LEAST_REST * (time.monotonic() - now))
+                time.sleep(rest if self.state.turn == action.turn else 0)
         if last:
             self._keep(last)
         return following

@@ -27,7 +27,8 @@ from serving.rollout.ask import ask
 from serving.rollout.faulty import Fault, FaultyEngine
 from serving.rollout.kept import Rollouts
 from serving.rollout.local import LocalTarget
-from serving.rollout.steps import Plan, roll_out
+from serving.rollout.plan import Plan
+from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
 from tasks.drill import prompts, undo_seconds
 from tests.bench.rollout_load import Seen, clients, firsts, instant_engine, p95

@@ -20,7 +20,8 @@ from serving.gateway.envoy import VERSION_HEADER
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.kept import Rollouts
 from serving.rollout.local import LocalTarget
-from serving.rollout.steps import Plan, roll_out
+from serving.rollout.plan import Plan
+from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
 from tasks.drill import undo_seconds
 from tests.bench.rollout_load import Seen, clients, firsts, instant_engine, p95

@@ -1,0 +1,50 @@
+"""What a rollout is asked to do, and what it needs of the place where it happens. Values and an interface only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Protocol
+
+from serving.rollout.analysis import AnalysisPolicy
+from serving.rollout.ask import Messages
+
+
+class Target(Protocol):
+    """Where a candidate gets its weight. Each call returns only when it is in force, and may be made again."""
+
+    def stable(self, model: str) -> str: ...
+
+    def weigh(self, model: str, candidate: str | None, weight: int) -> None: ...
+
+    def promote(self, model: str, candidate: str) -> None: ...
+
+    def restore(self, model: str, stable: str) -> None: ...
+
+    def drain(self, model: str, seconds: float) -> bool: ...
+
+    def remove(self, candidate: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is rolled out and how. `weights` in percent; hold, drain, budget and pull in seconds."""
+
+    model: str
+    engine_model: str
+    reference: str
+    engine_url: str
+    prompts: Sequence[Messages]
+    weights: Sequence[int]
+    warmup_requests: int
+    policy: AnalysisPolicy
+    hold_seconds: float = 300
+    drain_seconds: float = 30
+    warmup_budget: float = inf
+    pull_seconds: float = 0.0
+
+    @property
+    def start(self) -> tuple[tuple[int, ...], float, float]:
+        """What the state machine keeps of it."""
+        return tuple(self.weights), self.hold_seconds, self.drain_seconds
