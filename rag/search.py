@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ Mode = Literal["hybrid", "vector", "text"]
 CANDIDATES = 40  # of each list, before fusion
 PER_SOURCE = 5  # passages of one document before another document's come
 EF_SEARCH = 100
-_SEARCH = (Path(__file__).with_name("sql") / "search.sql").read_text()
+_SEARCH = re.sub(r"\s*--.*", "", (Path(__file__).with_name("sql") / "search.sql").read_text())
 _LONG_VECTOR = re.compile(r"\[[-+.,\de]{40,}\]")
 _PREPARE = """
 select set_config('hnsw.iterative_scan', %(scan)s, true), set_config('hnsw.ef_search', %(ef_search)s, true),
@@ -74,11 +75,12 @@ def search(conn: Connection, live: Generation, query: Query) -> tuple[Hit, ...]:
 
     Raises psycopg.errors.UndefinedTable when another generation took the place of `live` meanwhile.
     """
-    with as_tenant(conn, live.tenant, reader=True):
+    with conn.pipeline(), as_tenant(conn, live.tenant, reader=True):  # one way there and back instead of five
         rows = _rows(conn, live, query)
-        if len(rows) < query.k and query.mode != "text" and len(rows) < _matching(conn, live, query):
-            # Equal vectors can cut the graph into islands that no scan gets across, and a scan ends after
-            # hnsw.max_scan_tuples rows; reading every row that the filter leaves does not.
+    if len(rows) < query.k and query.mode != "text" and len(rows) < _matching(conn, live, query):
+        # Equal vectors can cut the graph into islands that no scan gets across, and a scan ends after
+        # hnsw.max_scan_tuples rows; reading every row that the filter leaves does not.
+        with as_tenant(conn, live.tenant, reader=True):
             conn.execute("set local enable_indexscan = off")
             rows = _rows(conn, live, query)
     return tuple(_hit(*row) for row in rows)
@@ -86,7 +88,7 @@ def search(conn: Connection, live: Generation, query: Query) -> tuple[Hit, ...]:
 
 def explain(conn: Connection, live: Generation, query: Query) -> str:
     """Postgres' own account of the search, run for it: plan, times, buffers."""
-    statement = sql.SQL("explain (analyze, buffers, costs off) ") + _statement(live, query)
+    statement = b"explain (analyze, buffers, costs off) " + _statement(live, query.where)
     with as_tenant(conn, live.tenant, reader=True):
         _prepare(conn)
         rows = conn.execute(statement, query.parameters()).fetchall()
@@ -106,20 +108,23 @@ def neighbours(conn: Connection, live: Generation, chunk_id: str, around: int = 
 
 def _rows(conn: Connection, live: Generation, query: Query) -> list[tuple[Any, ...]]:
     _prepare(conn)
-    return conn.execute(_statement(live, query), query.parameters()).fetchall()
+    return conn.execute(_statement(live, query.where), query.parameters()).fetchall()
 
 
 def _prepare(conn: Connection) -> None:
     conn.execute(_PREPARE, _SETTINGS)
 
 
-def _statement(live: Generation, query: Query) -> sql.Composed:
-    return live.fill(_SEARCH, filter=query.where.condition(), name=sql.Literal(live.table_name))
+@lru_cache(maxsize=256)
+def _statement(live: Generation, where: Filter) -> bytes:
+    """The same bytes for the same index and filter, so that psycopg and Postgres know them again."""
+    return live.fill(_SEARCH, filter=where.condition(), name=sql.Literal(live.table_name)).as_bytes(None)
 
 
 def _matching(conn: Connection, live: Generation, query: Query) -> int:
     statement = live.fill("select count(*) from {table} where {filter}", filter=query.where.condition())
-    row = conn.execute(statement, query.parameters()).fetchone()
+    with as_tenant(conn, live.tenant, reader=True):
+        row = conn.execute(statement, query.parameters()).fetchone()
     return int(row[0]) if row else 0
 
 
