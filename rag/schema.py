@@ -13,6 +13,8 @@ import psycopg
 MIGRATIONS = Path(__file__).with_name("migrations")
 Connection = psycopg.Connection[Any]
 
+AS_OWNER = "select set_config('rag.tenant', %s, true)"
+AS_READER = f"{AS_OWNER}, set_config('role', 'rag_reader', true)"
 _APPLIED = """
 create table if not exists schema_migration (
     name text primary key, sha256 text not null, applied timestamptz not null default now()
@@ -48,8 +50,7 @@ def migrate(conn: Connection, folder: Path = MIGRATIONS) -> tuple[str, ...]:
 def as_tenant(conn: Connection, tenant: str, *, reader: bool = False) -> Iterator[None]:
     """A transaction in which row-level security shows this tenant's rows alone; a reader may change nothing."""
     with conn.transaction():
-        role = ", set_config('role', 'rag_reader', true)" if reader else ""
-        conn.execute(f"select set_config('rag.tenant', %s, true){role}", (tenant,))
+        conn.execute(AS_READER if reader else AS_OWNER, (tenant,))
         yield
 
 

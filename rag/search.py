@@ -8,12 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import psycopg
 from pgvector import Vector as PgVector
 from psycopg import sql
 
 from rag.chunk import Chunk, Hit
 from rag.generation import Generation
-from rag.schema import Connection, as_tenant
+from rag.schema import AS_READER, Connection, as_tenant
 from rag.vectors import Vector
 
 Mode = Literal["hybrid", "vector", "text"]
@@ -73,10 +74,9 @@ class Query:
 def search(conn: Connection, live: Generation, query: Query) -> tuple[Hit, ...]:
     """The `k` best passages, or all there are: neither a filter nor equal vectors make it fewer.
 
-    Raises psycopg.errors.UndefinedTable when another generation took the place of `live` meanwhile.
+    `conn` is in autocommit. Raises psycopg.errors.UndefinedTable when another generation took the place of `live` meanwhile.
     """
-    with conn.pipeline(), as_tenant(conn, live.tenant, reader=True):  # one way there and back instead of five
-        rows = _rows(conn, live, query)
+    rows = _rows_at_once(conn, live, query)
     if len(rows) < query.k and query.mode != "text" and len(rows) < _matching(conn, live, query):
         # Equal vectors can cut the graph into islands that no scan gets across, and a scan ends after
         # hnsw.max_scan_tuples rows; reading every row that the filter leaves does not.
@@ -104,6 +104,21 @@ def neighbours(conn: Connection, live: Generation, chunk_id: str, around: int = 
     with as_tenant(conn, live.tenant, reader=True):
         rows = conn.execute(statement, (chunk_id, around)).fetchall()
     return tuple(_chunk(*row) for row in rows)
+
+
+def _rows_at_once(conn: Connection, live: Generation, query: Query) -> list[tuple[Any, ...]]:
+    """As `_rows` in a transaction of its own; all five statements go there together, so one wait is enough."""
+    try:
+        with conn.pipeline():
+            conn.execute("begin read only")
+            conn.execute(AS_READER, (live.tenant,))
+            conn.execute(_PREPARE, _SETTINGS)
+            found = conn.execute(_statement(live, query.where), query.parameters())
+            conn.execute("commit")
+            return found.fetchall()
+    except psycopg.Error:
+        conn.rollback()
+        raise
 
 
 def _rows(conn: Connection, live: Generation, query: Query) -> list[tuple[Any, ...]]:
