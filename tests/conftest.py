@@ -17,6 +17,7 @@ pytest_plugins = (
     "tests.fix_rag",
     "tests.fix_registry",
     "tests.fix_stack",
+    "tests.fix_surroundings",
     "tests.fix_tokens",
 )
 

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 from mlflow import MlflowClient
 
 from tasks.promotion.database import connect
 from tasks.promotion.move import Promoter, Wanted
 from tasks.promotion.registry import MlflowRegistry
-from tasks.settings import Settings
 from tasks.stack.addresses import addresses
 from tasks.stack.kept_secrets import webhook_secret
 from tasks.stack.parts import watch_part
 from tasks.stack.webhooks import ensure_webhook
-from tests.fix_envoy import free_ports
 from tests.fix_prefect import PrefectServer
 from tests.fix_promotion import claimed
+from tests.fix_surroundings import Surroundings
 
 LEASE = "INSERT INTO stage_lease VALUES ('run-1', gen_random_uuid(), 'tickets', 'train', NULL, clock_timestamp())"
 
@@ -40,30 +37,20 @@ class Watch:
 
 
 @pytest.fixture
-def watch(postgres_dsn: str, mlflow_server: str, prefect_server: PrefectServer, tmp_path: Path) -> Iterator[Watch]:
-    server = postgres_dsn.rpartition("/")[0]
-    with psycopg.connect(postgres_dsn, autocommit=True) as admin:
-        admin.execute("CREATE DATABASE liftlock")  # the part's own name for it
-    (port,) = free_ports(1)
-    (tmp_path / "ports.json").write_text(json.dumps({"watch": port, "vllm": 1, "envoy": 2, "envoy-admin": 3}))
-    settings = Settings(
-        state=tmp_path, postgres_dsn=server, mlflow_uri=mlflow_server, prefect_api_url=prefect_server.api
-    )  # type: ignore[arg-type]
-    where = addresses(settings)
+def watch(surroundings: Surroundings) -> Iterator[Watch]:
+    settings, where = surroundings.settings, addresses(surroundings.settings)
     part = watch_part(settings, where)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LIFTLOCK_")}
-    with (tmp_path / "log").open("wb") as log:
+    with (settings.state / "log").open("wb") as log:
         process = subprocess.Popen(
             part.command, cwd=part.folder, env={**environment, **part.environment}, stdout=log, stderr=log
         )
     try:
         _wait(lambda: _is_ready(str(part.health)), 60)
-        yield Watch(where.watch, where.dsn("liftlock"), tmp_path, prefect_server)
+        yield Watch(where.watch, where.dsn("liftlock"), settings.state, surroundings.prefect)
     finally:
         process.terminate()
         process.wait()
-        with psycopg.connect(postgres_dsn, autocommit=True) as admin:
-            admin.execute("DROP DATABASE liftlock WITH (FORCE)")
 
 
 def _is_ready(url: str) -> bool:
@@ -73,9 +60,9 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _wait(holds: object, seconds: float) -> None:
+def _wait(holds: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while not holds():  # type: ignore[operator]
+    while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
