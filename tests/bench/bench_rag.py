@@ -213,6 +213,7 @@ def measure(dsn: str, rows: int, peer_rows: int, python: str | None) -> dict[str
                 figures["qps"] = {n: throughput(dsn, live, questions, n) for n in (1, 8, 32)}
             else:
                 figures["halfvec"]["qps_1"] = throughput(dsn, live, questions, 1)
+            print(json.dumps(figures), file=sys.stderr, flush=True)  # so far, for who stops it early
         if python:
             few_vectors = vectors[:peer_rows]
             few_exact = exact_of(few_vectors, questions)
