@@ -77,8 +77,19 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory(prefix="liftlock-bench-") as folder:
         plain, items = _plain(spec, served, base, Path(folder) / "plain")
-        rows = [_compare(one, spec, served.base_url, base, Path(folder) / str(n)) for n, one in enumerate(comparisons)]
-    return _tell(rows, plain, items)
+        print(f"plain lm-eval, {items} items of the candidate alone: {plain:.1f} s\n")
+        print(
+            f"{'both sides in blocks':26} {'verdict':13} {'difference':>10} {'items':>7} {'seconds':>8} {'ratio':>6}",
+            flush=True,
+        )
+        rows = [
+            _compare(one, spec, served.base_url, base, Path(folder) / str(n), plain)
+            for n, one in enumerate(comparisons)
+        ]
+    wrong = [row["what"] for row in rows if not row["right"]]
+    told = {"bench": "gate-suite", "plain_seconds": round(plain, 1), "items": items, "rows": rows, "wrong": wrong}
+    print(json.dumps(told))
+    return 1 if wrong else 0
 
 
 def _release_both() -> Served:
@@ -119,7 +130,7 @@ def _plain(spec: Release, served: Served, base: Path, folder: Path) -> tuple[flo
     return time.monotonic() - began, len(load_items(test))
 
 
-def _compare(asked: Asked, spec: Release, base_url: str, base: Path, folder: Path) -> dict[str, Any]:
+def _compare(asked: Asked, spec: Release, base_url: str, base: Path, folder: Path, plain: float) -> dict[str, Any]:
     suite, test, policy = replace(suite_of(spec), promptfoo_yaml=None), spec.dataset.test, asked.policy
     plan = plan_of_suite(load_items(test), resolve_task(suite.task_yaml, test, suite.prompt).slices, policy)
     decisions: list[GateDecision] = []
@@ -139,28 +150,16 @@ def _compare(asked: Asked, spec: Release, base_url: str, base: Path, folder: Pat
         judge,
         lambda tool, done, total: None,
     )
-    last = decisions[-1]
+    last, seconds = decisions[-1], time.monotonic() - began
+    difference, ratio = last.rules[0].estimate, seconds / plain
+    print(
+        f"{asked.what:26} {last.verdict:13} {difference:+10.3f} {last.items_used:7} {seconds:8.1f} {ratio:6.2f}",
+        flush=True,
+    )
     return {
         "what": asked.what, "verdict": last.verdict, "right": last.verdict in asked.verdicts, "used": last.items_used,
-        "seconds": time.monotonic() - began, "difference": last.rules[0].estimate,
+        "seconds": seconds, "difference": difference, "ratio": ratio,
     }  # fmt: skip
-
-
-def _tell(rows: list[dict[str, Any]], plain: float, items: int) -> int:
-    print(f"plain lm-eval, {items} items of the candidate alone: {plain:.1f} s\n")
-    print(f"{'both sides in blocks':26} {'verdict':13} {'difference':>10} {'items':>7} {'seconds':>8} {'ratio':>6}")
-    for row in rows:
-        row["ratio"] = row["seconds"] / plain
-        print(
-            f"{row['what']:26} {row['verdict']:13} {row['difference']:+10.3f} {row['used']:7} {row['seconds']:8.1f} {row['ratio']:6.2f}"
-        )
-    wrong = [row["what"] for row in rows if not row["right"]]
-    print(
-        json.dumps(
-            {"bench": "gate-suite", "plain_seconds": round(plain, 1), "items": items, "rows": rows, "wrong": wrong}
-        )
-    )
-    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
