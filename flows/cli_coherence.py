@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,19 @@ FixTo = Annotated[
 Budget = Annotated[
     str | None, typer.Option("--budget", metavar="TIME", help="With --fix: how long a client waits, such as 600s.")
 ]
+Live = Annotated[
+    str | None, typer.Option("--live", metavar="URL", help="Probe a running chain, from its front (with /v1).")
+]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--upstream",
+        metavar="HOST:PORT",
+        help="With --live: where the chain's engine should be; the probe listens there.",
+    ),
+]
+ModelName = Annotated[str | None, typer.Option("--model", help="With --live: the alias that leads to the upstream.")]
+Patience = Annotated[str, typer.Option("--patience", metavar="TIME", help="With --live: the probe's own limit.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 AsSarif = Annotated[bool, typer.Option("--sarif", help="SARIF 2.1.0 on standard output.")]
 
@@ -34,6 +48,10 @@ def coherence(
     chain: ChainFile = None,
     fix_to: FixTo = None,
     budget: Budget = None,
+    live: Live = None,
+    upstream: At = None,
+    model: ModelName = None,
+    patience: Patience = "60s",
     as_json: AsJson = False,
     as_sarif: AsSarif = False,
 ) -> None:
@@ -52,6 +70,8 @@ def coherence(
     if budget and fix_to is None:
         raise BadInput("--budget goes with --fix DIR")
     given = [*paths, *([chain] if chain else [])]
+    if live is not None:
+        raise typer.Exit(_live(given, live, upstream, model, patience, as_json))
     if fix_to is not None:
         raise typer.Exit(_fix(given, fix_to, budget, as_json))
     checked = check(given, datetime.now(UTC).date())
@@ -70,3 +90,28 @@ def _fix(paths: list[Path], folder: Path, budget: str | None, as_json: bool) -> 
     done = fix(paths, folder, None if budget is None else seconds(budget, "any", "--budget"))
     typer.echo(json.dumps(fixed_document(done), indent=2) if as_json else fixed_text(done, folder))
     return 3 if done.left else 0
+
+
+def _live(paths: list[Path], url: str, where: str | None, model: str | None, patience: str, as_json: bool) -> int:
+    from dataclasses import asdict
+
+    from flows.coherence_output import probed_text
+    from serving.coherence.chains import chains
+    from serving.coherence.duration import seconds
+    from serving.coherence.objects import read_paths
+    from serving.coherence.probe import Probe
+    from serving.coherence.probe_engine import upstream as listening
+
+    host, _, port = (where or "").rpartition(":")
+    if not host or not port.isdecimal() or not model:
+        raise BadInput("--live needs --upstream HOST:PORT, where the probe listens as the engine, and --model ALIAS")
+    chain = next((each for each in chains(read_paths(paths)) if each.alias == model), None)
+    if chain is None:
+        raise BadInput(
+            f"no chain of alias {model!r} in these files; name it as the router does, or write its hops into a chain.yaml"
+        )
+    with listening(host, int(port)) as engine:
+        key = os.environ.get("LIFTLOCK_PROBE_KEY")
+        rows = Probe(url, model, key, engine, chain, seconds(patience, "any", "--patience")).all()
+    typer.echo(json.dumps([asdict(row) for row in rows], indent=2) if as_json else probed_text(rows))
+    return 0 if all(row.agrees for row in rows) else 3

@@ -12,6 +12,7 @@ from serving.coherence.check import Checked, Grouped
 from serving.coherence.duration import shown
 from serving.coherence.findings import RULES
 from serving.coherence.fix import Fixed
+from serving.coherence.probe import Observed
 
 
 def text(checked: Checked) -> str:
@@ -92,3 +93,18 @@ def fixed_text(done: Fixed, folder: Path) -> str:
 
 def fixed_document(done: Fixed) -> dict[str, Any]:
     return {"budget": done.budget, "steps": list(done.steps), "left": [_finding(each) for each in done.left]}
+
+
+def probed_text(rows: list[Observed]) -> str:
+    """One line a kind: observed beside declared."""
+    lines = [f"{'upstream':<26}{'seconds':>9}{'declared':>10}{'requests':>10}{'declared':>10}  outcome"]
+    for row in rows:
+        declared = (
+            "" if row.declared_seconds is None or math.isinf(row.declared_seconds) else f"{row.declared_seconds:.1f}"
+        )
+        wanted = "" if row.declared_requests is None else str(row.declared_requests)
+        verdict = "" if row.agrees else "  DISAGREES"
+        lines.append(
+            f"{row.kind:<26}{row.seconds:>9.1f}{declared:>10}{row.requests:>10}{wanted:>10}  {row.outcome}{verdict}"
+        )
+    return "\n".join(lines)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tasks.coherence import hold_coherent
 from tasks.settings import get_settings
 from tasks.stack.addresses import Addresses, export_client_settings
 
@@ -16,6 +17,7 @@ def run_release(spec: Path, where: Addresses, *, resume: bool, fresh: bool) -> d
     A gate that did not open is no exception here: the document has the verdict and the exit code.
     """
     settings = get_settings()
+    hold_coherent(settings.state / "gateway")
     export_client_settings(where)
     os.environ["PREFECT_HOME"] = str(settings.state / "prefect")
     os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"  # this command tells errors itself, once

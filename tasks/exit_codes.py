@@ -14,11 +14,11 @@ BAD_INPUT = {
     "NotIndexed", "EmbedderMismatch", "EmbedderUnavailable", "IndexBusy", "ContextTooSmall", "ModelUnnamed", "TenantInvalid", "AddressTaken",
     "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "NoSuchRequest", "DatasetUnknown", "EndpointInvalid",
     "DocumentsSuiteInvalid",
-    "InputInvalid", "YamlRefused", "DurationInvalid",
+    "InputInvalid", "YamlRefused", "DurationInvalid", "ProbeFailed",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",
       "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed", "StrategyMissing",
-      "NotTraced", "ApprovalRefused"}  # fmt: skip
+      "NotTraced", "ApprovalRefused", "ChainIncoherent"}  # fmt: skip
 
 OPEN = {"ApprovalPending"}
 

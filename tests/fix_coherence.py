@@ -1,6 +1,7 @@
 """A coherent chain as manifests, values and chain.yaml, to be broken in one place at a time.
 
-Chosen by hand: the client waits 900 s and tries once; LiteLLM two tries of what the route behind lets it wait, 350 s, and 0.5 s (700.5 s); the edge
+Chosen by hand: the client waits 900 s and tries once; LiteLLM two tries of what the route behind lets it wait, 350 s, 0.5 and
+1 s of waits and twice 0.75 s of jitter (703 s); the edge
 route 850 s; the engine's longest answer 20 + 2 + 4096/66 = 84.1 s. A pod may drain 60 s longer than its longest request.
 """
 

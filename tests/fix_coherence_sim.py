@@ -90,7 +90,7 @@ class Simulation:
         total = self.timer(limits.total.value)
         for turn in range(int(one.retries.value or 0) + 1):
             if turn:
-                wait = self.env.timeout(min(one.backoff[1], one.backoff[0] * 2 ** (turn - 1)))
+                wait = self.env.timeout(min(one.backoff[1], one.backoff[0] * 2 ** (turn - 1)) + one.jitter)
                 yield self.env.any_of([total, wait])
                 if total.processed:
                     break
@@ -98,6 +98,8 @@ class Simulation:
             outcome = yield from self.once(index, one, begun, total, turn)
             if outcome != "error" or total.processed or begun.triggered:
                 return outcome
+        if one.waits_after_last and one.retries.value and not total.processed:
+            yield self.env.any_of([total, self.env.timeout(min(one.backoff[1], one.backoff[0] * 2**turn) + one.jitter)])
         return "error"
 
     def once(self, index: int, one: Hop, begun: simpy.Event, total: simpy.Event, turn: int) -> Steps:

@@ -26,7 +26,7 @@ SEEDS: list[tuple[str, str, Change]] = [
     ("a deployment's own timeout", "router-route", lambda h: h.params.update(timeout=200)),
     ("request_timeout over router_settings", "router-route", lambda h: h.config.update(litellm_settings={"request_timeout": 100})),
     ("edge below the router's tries", "route-router", lambda h: h.outer.update(request="500s")),
-    ("edge equal to them", "route-router", lambda h: h.outer.update(request="700s500ms")),
+    ("edge equal to them", "route-router", lambda h: h.outer.update(request="703s")),
     ("no limit written anywhere", "no-inner-bound", lambda h: (h.router.clear(), h.rule.pop("timeouts"), h.edge["spec"]["rules"][0].pop("timeouts"))),
     ("router's default of 6,000 s", "client-router", lambda h: (h.router.pop("timeout"), h.rule.pop("timeouts"))),
     ("route shorter than the answer", "answer-cut", lambda h: h.timeouts.update(request="80s")),

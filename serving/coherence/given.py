@@ -22,7 +22,7 @@ from serving.coherence.read_clients import read
 TOP = {"liftlock", "clients", "engines", "hops", "suppress", "aliases"}
 ENGINE = {"tokens_per_second", "inter_token", "prefill", "queue", "max_tokens", "cold_start", "wake", "max_num_seqs"}
 HOP = {"name", "kind", "total", "attempt", "first", "idle", "connect", "retries", "backoff", "cancels", "queue",
-       "retries_after_first_byte", "hedges", "readiness", "pool_idle"}  # fmt: skip
+       "retries_after_first_byte", "hedges", "readiness", "pool_idle", "jitter", "waits_after_last"}  # fmt: skip
 KINDS = "route", "router", "interceptor"
 
 
@@ -96,11 +96,13 @@ def _hop(entry: dict[str, Any], file: str) -> Hop:
         raise InputInvalid(f"{file}: hops: {wrong}; keys: {', '.join(sorted(HOP))}; kinds: {', '.join(KINDS)}")
     limits = Limits(*(read(entry, key, file) for key in ("total", "attempt", "first", "idle")))
     backoff = read(entry, "backoff", file)
-    return Hop(
+    made = Hop(
         str(entry["name"]), kind, limits, limits, read(entry, "retries", file), (backoff.value or 0.0, 8.0), backoff,
         read(entry, "connect", file), entry.get("cancels", True) is not False, entry.get("retries_after_first_byte") is True,
         entry.get("hedges") is True, read(entry, "queue", file), None, read(entry, "readiness", file), read(entry, "pool_idle", file),
     )  # fmt: skip
+    jitter = read(entry, "jitter", file).value or 0.0
+    return replace(made, jitter=jitter, waits_after_last=entry.get("waits_after_last") is True)
 
 
 def suppressions(chain: dict[str, Any], file: str) -> list[Suppression]:

@@ -98,6 +98,8 @@ class Hop:
     drain: Drain | None = None
     readiness: Setting = UNSET  # interceptor: how long it holds a request for the first replica
     pool_idle: Setting = UNSET  # how long it keeps an unused connection to the next hop
+    jitter: float = 0.0  # seconds that each wait may be longer
+    waits_after_last: bool = False  # it waits once more before it reports the last failure
 
     def limits(self, streaming: bool) -> Limits:
         return self.streaming if streaming else self.whole
@@ -105,7 +107,9 @@ class Hop:
     def waits(self) -> float:
         """All waits between tries, at their longest."""
         first, longest = self.backoff
-        return sum(min(longest, first * 2.0**each) for each in range(int(self.retries.value or 0)))
+        retries = int(self.retries.value or 0)
+        waits = retries + 1 if retries and self.waits_after_last else retries
+        return sum(min(longest, first * 2.0**each) + self.jitter for each in range(waits))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from serving.coherence.duration import shown
 from serving.coherence.findings import Finding
@@ -107,8 +107,7 @@ def _retries(hop: Hop, cap: float, step: float, bound: float, retries: int) -> i
 
 
 def _router(made: Changes, hop: Hop, cap: float, step: float, retries: int) -> float:
-    first, longest = hop.backoff
-    backoff = sum(min(longest, first * 2.0**each) for each in range(retries))
+    backoff = replace(hop, retries=Setting(retries, "planned")).waits()
     most = math.floor((cap - backoff) / (retries + 1))
     at = waits(hop.whole)
     if at.value is None or at.value > most or at.implicit:

@@ -13,6 +13,11 @@ from serving.coherence.objects import Inventory, items, mapping
 from serving.coherence.read_routes import MODEL_HEADER
 
 Json = dict[str, Any]
+UNSEEN = {
+    "connect-failure",
+    "refused-stream",
+    "reset-before-request",
+}  # a retry for these is no second request at the engine
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,14 @@ def _route(file: str, manager: Json, entry: Json, model: str, cluster: Json) -> 
 
 
 def _retries(policy: Json, read: _Reader) -> Setting:
-    if not policy.get("retry_on"):
-        return Setting(0, "no retry_policy")
+    causes = {each.strip() for each in str(policy.get("retry_on") or "").split(",")} - {""}
+    if causes <= UNSEEN:
+        return Setting(
+            0,
+            "no retry_policy"
+            if not causes
+            else f"retries only what the engine has not seen: {', '.join(sorted(causes))}",
+        )
     count = policy.get("num_retries", 1)
     where = f"{read.name} retry_policy.num_retries"
     return Setting(seconds(count, "number", f"{read.file}: {where}"), where, "num_retries" not in policy, read.file)

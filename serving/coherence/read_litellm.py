@@ -17,6 +17,9 @@ from serving.coherence.objects import Inventory, items, mapping, merge_values
 from serving.coherence.read_pods import line
 
 ROUTER = "litellm-values"
+JITTER_SECONDS = (
+    0.75  # litellm/constants.py JITTER; the wait after the last try is in Router.async_function_with_retries
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class _Reader:
         return Hop(
             "LiteLLM", "router",
             streaming=Limits(first=stream, idle=stream), whole=Limits(idle=whole),
-            retries=retries, backoff=(default.value or 0.0, 8.0), backoff_where=default,
+            retries=retries, backoff=(default.value or 0.0, 8.0), backoff_where=default, jitter=JITTER_SECONDS, waits_after_last=True,
             queue=self._queue(index, params), drain=self._drain(),
         )  # fmt: skip
 

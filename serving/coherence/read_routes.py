@@ -16,6 +16,7 @@ from serving.coherence.model import UNSET, Hop, Limits, Patch, Setting, least
 from serving.coherence.objects import Inventory, Object, items, mapping
 from serving.coherence.read_pods import line
 
+UNSEEN_TRIGGERS = {"connect-failure", "refused-stream"}  # a retry for these is no second request at the engine
 MODEL_HEADER = "x-gateway-base-model-name"
 
 
@@ -199,7 +200,9 @@ def _backend_policy(hop: Hop, policy: Object, rule: RouteRule) -> Hop:
     )
     streaming = replace(limits, total=least(limits.total, longest)) if longest and longest.value else limits
     retries, backoff, where = hop.retries, hop.backoff, hop.backoff_where
-    if "retry" in policy.spec and not retries.value:
+    cause = mapping(mapping(policy.spec.get("retry"), policy.file).get("retryOn"), policy.file)
+    unseen = bool(cause) and set(cause.get("triggers") or ()) <= UNSEEN_TRIGGERS and not cause.get("httpStatusCodes")
+    if "retry" in policy.spec and not retries.value and not unseen:
         retries = reader.count("retry", "numRetries") or Setting(2, f"{policy.key} retry.numRetries", True, policy.file)
         base = reader.go("retry", "perRetry", "backOff", "baseInterval")
         where = base or implicit("envoy-backoff")

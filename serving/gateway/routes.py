@@ -41,6 +41,11 @@ class Table:
         return [*(split.model for split in self.splits), self.base_model, *(one.model for one in self.endpoints)]
 
 
+BACKOFF_SECONDS = (
+    0.3  # longest wait before a retry (Envoy: ten times 25 ms), so that the last try is not cut by the total
+)
+
+
 def routes(table: Table) -> Json:
     """The one virtual host, with what it gives the filters."""
     configuration = {
@@ -153,7 +158,7 @@ def _policy(table: Table) -> Json:
             "retry_on": f"{untouched},reset,retriable-status-codes",
             "retriable_status_codes": [404, 500, 502, 503],
             "num_retries": len(table.fallback),
-            "per_try_timeout": f"{table.limits.request_seconds / (1 + len(table.fallback)):.3f}s",
+            "per_try_timeout": f"{(table.limits.request_seconds - BACKOFF_SECONDS * len(table.fallback)) / (1 + len(table.fallback)):.3f}s",
         }
     return {"timeout": f"{table.limits.request_seconds}s", "retry_policy": retry}
 
