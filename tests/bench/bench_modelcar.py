@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -85,9 +86,9 @@ class Bench:
         self.rows: list[tuple[str, str, str, str, str, str]] = []
 
     def scratch(self) -> Path:
-        """A new empty folder; everything written before is on the disk."""
+        """A new empty folder; everything written to its file system before is on the disk."""
         folder = Path(tempfile.mkdtemp(prefix="scratch-", dir=self.work))
-        os.sync()
+        subprocess.run(["sync", "-f", str(folder)], check=True)
         return folder
 
     def best(self, once: Callable[[], tuple[Cost, dict[str, Any]]]) -> tuple[Cost, dict[str, Any]]:
