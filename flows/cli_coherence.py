@@ -6,9 +6,12 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from serving.coherence.check import Checked
 
 Paths = Annotated[
     list[Path], typer.Argument(metavar="PATH...", help="Manifests, Helm values, configurations: files or folders.")
@@ -21,6 +24,10 @@ FixTo = Annotated[
 ]
 Budget = Annotated[
     str | None, typer.Option("--budget", metavar="TIME", help="With --fix: how long a client waits, such as 600s.")
+]
+Picture = Annotated[
+    Path | None,
+    typer.Option("--picture", metavar="FILE.svg", help="Draw the nested budgets of every chain; in the terminal too."),
 ]
 Live = Annotated[
     str | None, typer.Option("--live", metavar="URL", help="Probe a running chain, from its front (with /v1).")
@@ -48,6 +55,7 @@ def coherence(
     chain: ChainFile = None,
     fix_to: FixTo = None,
     budget: Budget = None,
+    picture: Picture = None,
     live: Live = None,
     upstream: At = None,
     model: ModelName = None,
@@ -75,6 +83,8 @@ def coherence(
     if fix_to is not None:
         raise typer.Exit(_fix(given, fix_to, budget, as_json))
     checked = check(given, datetime.now(UTC).date())
+    if picture is not None:
+        _draw(checked, picture)
     if as_sarif:
         typer.echo(json.dumps(sarif(checked), indent=2))
     else:
@@ -115,3 +125,14 @@ def _live(paths: list[Path], url: str, where: str | None, model: str | None, pat
         rows = Probe(url, model, key, engine, chain, seconds(patience, "any", "--patience")).all()
     typer.echo(json.dumps([asdict(row) for row in rows], indent=2) if as_json else probed_text(rows))
     return 0 if all(row.agrees for row in rows) else 3
+
+
+def _draw(checked: Checked, file: Path) -> None:
+    """The picture to the file, and its lines to standard error, so that documents on standard output stay whole."""
+    from serving.coherence.picture import svg, terminal
+
+    if not file.parent.is_dir():
+        raise BadInput(f"{file}: no such folder; make it, or name another file")
+    file.write_text(svg(checked.chains))
+    for chain in checked.chains:
+        typer.echo("\n".join(terminal(chain)), err=True)
