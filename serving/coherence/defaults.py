@@ -17,8 +17,8 @@ def rows() -> dict[str, dict[str, Any]]:
     return dict(read_file(TABLE, TABLE.name)[0]["rows"])
 
 
-def implicit(row: str, patch: Patch | None = None) -> Setting:
-    """The row as a setting that nobody wrote."""
+def implicit(row: str, patch: Patch | None = None, file: str = "", line: int = 1) -> Setting:
+    """The row as a setting that nobody wrote; `file` and `line` are where it would be written."""
     entry = rows()[row]
     value = entry.get("seconds", entry.get("count"))
-    return Setting(value, f"{entry['program']}: {entry['what']}", True, f"defaults.yaml#{row}", 1, patch)
+    return Setting(value, f"{entry['program']}: {entry['what']}", True, file, line, patch)

@@ -96,7 +96,7 @@ def _total(pod: Workload, name: str, variable: str, style: str, row: str) -> Cli
     index, value = _variable(pod, variable)
     patch = pod.patch("containers", pod.index, "env", "-" if index is None else index, style=f"env:{variable}:{style}")
     if value is None:
-        total = implicit(row, patch if variable else None)
+        total = implicit(row, patch if variable else None, pod.object.file, getattr(pod.container, "line", 1))
     else:
         where = f"{pod.object.key} env {variable}"
         read_value = seconds(value, style, f"{pod.object.file}: {where}")

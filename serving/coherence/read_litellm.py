@@ -76,7 +76,7 @@ class _Reader:
 
     def _hop(self, index: int, params: dict[str, Any]) -> Hop:
         whole = self._first(index, params, ("timeout", "request_timeout"), "timeout") or implicit(
-            "litellm-timeout", Patch(ROUTER, ("proxy_config", "router_settings", "timeout"), "number")
+            "litellm-timeout", Patch(ROUTER, ("proxy_config", "router_settings", "timeout"), "number"), self.file
         )
         stream = self._first(index, params, ("stream_timeout",), "stream_timeout") or whole
         retries = self._retries(index, params)
@@ -105,7 +105,9 @@ class _Reader:
             return self._at(router["num_retries"], ("router_settings", "num_retries"), "integer")
         if settings.get("num_retries") is not None:
             return self._at(settings["num_retries"], ("litellm_settings", "num_retries"), "integer")
-        return implicit("litellm-retries", Patch(ROUTER, ("proxy_config", "router_settings", "num_retries"), "integer"))
+        return implicit(
+            "litellm-retries", Patch(ROUTER, ("proxy_config", "router_settings", "num_retries"), "integer"), self.file
+        )
 
     def _queue(self, index: int, params: dict[str, Any]) -> Setting:
         value = params.get("max_parallel_requests")
@@ -123,7 +125,7 @@ class _Reader:
         value = self.values.get("terminationGracePeriodSeconds")
         where = f"{self.file} terminationGracePeriodSeconds"
         grace = (
-            implicit("litellm-grace", patch)
+            implicit("litellm-grace", patch, self.file)
             if value is None
             else Setting(seconds(value, "number", where), where, False, self.file, 1, patch)
         )

@@ -135,7 +135,7 @@ def drain(pod: Workload) -> Drain:
     grace = pod.spec.get("terminationGracePeriodSeconds")
     patch = pod.patch("terminationGracePeriodSeconds", style="integer")
     period = (
-        implicit("kubernetes-grace", patch)
+        implicit("kubernetes-grace", patch, pod.object.file, line(pod.object.body, pod.path))
         if grace is None
         else pod.setting(seconds(grace, "number", pod.object.key), ("terminationGracePeriodSeconds",), "integer")
     )
@@ -206,7 +206,7 @@ def _number(pod: Workload, text: str, keys: tuple[str | int, ...]) -> Setting:
 def _progress(one: Object) -> Setting:
     patch = Patch(one.key, ("spec", "progressDeadlineSeconds"), "integer")
     if "progressDeadlineSeconds" not in one.spec:
-        return implicit("kubernetes-progress", patch)
+        return implicit("kubernetes-progress", patch, one.file, line(one.body, ("spec",)))
     value = seconds(one.spec["progressDeadlineSeconds"], "number", one.key)
     return Setting(value, f"{one.key} progressDeadlineSeconds", False, one.file, 1, patch)
 

@@ -77,9 +77,9 @@ def _default(found: Inventory, rule: RouteRule) -> Setting:
     }
     patch = Patch(rule.route.key, ("spec", "rules", rule.index, "timeouts", "request"))
     if any("envoy" in each or each == "eg" for each in classes) or found.kind("BackendTrafficPolicy"):
-        return implicit("envoy-gateway-route", patch)
+        return implicit("envoy-gateway-route", patch, rule.route.file)
     if any("agentgateway" in each for each in classes):
-        return implicit("agentgateway-route", patch)
+        return implicit("agentgateway-route", patch, rule.route.file)
     return Setting(
         None, "no timeouts.request; the implementation's default is not known", True, rule.route.file, 1, patch
     )
