@@ -20,7 +20,8 @@ release: setup ## Dataset to champion: train, evaluate, gate, pack, canary, serv
 
 test: setup ## Lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory lint
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	@$(RUN) -m pytest -m slow
 
 lint: ## ruff, mypy and the import contracts
 	@.venv/bin/ruff check .
