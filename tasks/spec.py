@@ -64,7 +64,7 @@ class ServingSpec(Part):
     gpu_memory_utilization: float = Field(0.92, gt=0, le=1, description="Share of the GPU that vLLM may take.")
     max_num_seqs: int = Field(64, ge=1, le=4096, description="Requests at a time.")
     max_loras: int = Field(4, ge=1, le=256, description="Adapters at a time.")
-    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = Field(16, description="At least training.r.")
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = Field(8, description="At least training.r.")
     engine_version: str | None = Field(
         None,
         pattern=r"^[0-9]{1,4}\.[0-9]{1,4}(\.[0-9]{1,4})?$",
