@@ -9,7 +9,8 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -138,6 +139,43 @@ def test_liftlocks_own_moves_start_nothing(
     with connect(promotion.dsn) as connection:
         journal.open_intent(connection, promotion.wanted("2", "1").line("1", {}), 8)
     assert take(receiver, body(promotion.model)) == "Liftlock's own move, under way"
+    assert sent == []
+
+
+class EndsInBetween:
+    """A connection after whose first look at journal or ledger the move that is under way ends."""
+
+    def __init__(self, inner: Any, end: Callable[[], object]) -> None:
+        self.inner, self.end = inner, end
+
+    def __enter__(self) -> EndsInBetween:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.inner.close()
+
+    def transaction(self) -> Any:
+        return self.inner.transaction()
+
+    def execute(self, query: str, values: Any = None) -> Any:
+        done = self.inner.execute(query, values)
+        if "state = 'open'" in query or "FROM ledger" in query:
+            self.end, end = (lambda: None), self.end
+            end()
+        return done
+
+
+def test_a_move_that_ends_while_it_is_looked_at_is_no_request(
+    receiver: Receiver, promotion: Promotion, sent: list[dict[str, Any]]
+) -> None:
+    promotion.move("1", None)
+    with connect(promotion.dsn) as connection:
+        intent = journal.open_intent(connection, promotion.wanted("2", "1").line("1", {}), 8)
+
+        def looking() -> Any:
+            return EndsInBetween(connect(promotion.dsn), lambda: journal.close(connection, intent))
+
+        assert take(replace(receiver, connect=looking), body(promotion.model)) == "the ledger says the same"
     assert sent == []
 
 

@@ -43,10 +43,12 @@ class Receiver:
                 return self._pass_on(connection, delivery)
 
     def _pass_on(self, connection: Connection, found: Delivery) -> str:
+        """The journal is read first: a move that ends in between has its line then, and is not taken for a request."""
+        under_way = journal.open_intents(connection, found.model)
         last = ledger.position(connection, found.model, cast(Alias, found.alias))
         if (last.to_version if last else None) == found.version:
             return "the ledger says the same"
-        if any(one.to_version == found.version for one, _ in journal.open_intents(connection, found.model)):
+        if any(one.to_version == found.version for one, _ in under_way):
             return "Liftlock's own move, under way"
         payload = {"model": found.model, "alias": found.alias, "version": found.version or ""}
         self.send(events.event(EVENT, found.model, {"alias": found.alias}, payload, found.id, events.now()))
