@@ -73,7 +73,8 @@ def test_an_engine_that_is_down_or_hangs_is_replaced_by_the_other(engine: FakeEn
             envoy.gateway.set_stable("tickets", STABLE)
             answer = ask(envoy)
             assert served(answer) == OTHER
-            assert 0.9 <= answer.elapsed.total_seconds() < 3
+            assert engine.requests[STABLE] == 1
+            assert answer.elapsed.total_seconds() < 5  # the engine that hangs would have answered then
 
 
 def test_a_request_that_the_engine_refuses_is_not_asked_again(engine: FakeEngine, tmp_path: Path) -> None:

@@ -18,7 +18,14 @@ import pytest
 from tasks.setup import needs_plain_pgvector
 
 ROOT = Path(__file__).parent.parent
-FILES = ("tasks/__init__.py", "tasks/setup.py", "tasks/convert_gguf.py", "constraints.txt", "evals/promptfoo")
+FILES = (
+    "tasks/__init__.py",
+    "tasks/setup.py",
+    "tasks/processor.py",
+    "tasks/convert_gguf.py",
+    "constraints.txt",
+    "evals/promptfoo",
+)
 # Leaves what a finished set-up leaves: each step's stamp and the file that the step looks for.
 FINISH = """
 from tasks.setup import STAMPS, is_done, steps
