@@ -16,7 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from supervisor.datatypes import dict_of_key_value_pairs
 
-from tasks.stack.parts import Part
+from tasks.settings import Settings
+from tasks.stack.addresses import addresses
+from tasks.stack.control import PORTS
+from tasks.stack.engine import Engine
+from tasks.stack.parts import Part, local_parts
+from tasks.stack.ports import assign
 from tasks.stack.supervisor import Supervisor, SupervisorFailed, render, socket_folder
 
 SLEEPER = "import time; time.sleep(600)"
@@ -176,6 +181,30 @@ def test_a_restarted_part_does_not_meet_the_children_of_the_killed_one(superviso
     await_running(supervisor, "family", "other")
     await_true(lambda: not any(map(is_running, orphan)), "the orphan still runs")
     assert all(map(is_running, [*foreign, before["other"]]))
+
+
+def test_a_killed_engine_leaves_no_renamed_child_behind(supervisor: Supervisor, tmp_path: Path) -> None:
+    """vLLM's engine core renames itself with setproctitle, which writes over /proc/PID/environ unless it is told not to."""
+    settings = Settings(state=tmp_path)
+    python = settings.toolchain / "vllm" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("the vLLM environment is missing; run `make setup`")
+    ports = assign(tmp_path, PORTS, in_use=())
+    vllm = next(one for one in local_parts(settings, ports, addresses(settings), Engine("/x")) if one.name == "vllm")
+    child = "import setproctitle, time; setproctitle.setproctitle('VLLM::EngineCore'); time.sleep(600)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    supervisor.ensure([replace(vllm, command=(str(python), "-c", parent), folder=Path("/"))])
+    supervisor.start("vllm")
+    pid = await_running(supervisor, "vllm")["vllm"]
+
+    def renamed(pid: int) -> bool:
+        return any(Path(f"/proc/{one}/cmdline").read_bytes().startswith(b"VLLM::") for one in children(pid))
+
+    await_true(lambda: renamed(pid), "no renamed child")
+    orphan = children(pid)
+    os.kill(pid, signal.SIGKILL)
+    await_true(lambda: supervisor.states()["vllm"].pid not in (0, pid), "not restarted")
+    await_true(lambda: not any(map(is_running, orphan)), "the orphan still runs")
 
 
 def test_shutdown_ends_what_a_killed_part_left_behind(supervisor: Supervisor) -> None:

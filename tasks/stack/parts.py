@@ -158,6 +158,7 @@ def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "INFO",  # at DEBUG it writes prompts into its log
         "OMP_WAIT_POLICY": "passive",
+        "SPT_NOENV": "1",  # vLLM's children rename themselves, and would write over the environment that `alone` knows them by
     }
     binary = settings.toolchain / "vllm" / "bin" / "vllm"
     return Part(
