@@ -30,7 +30,6 @@ def test_the_long_commands_are_the_ones_that_other_tests_run() -> None:
     assert set(RUN_ELSEWHERE) <= set(commands())
 
 
-@pytest.mark.skip(reason="written, but not yet seen to pass from beginning to end")
 @pytest.mark.parametrize("command", [command for command in commands() if command not in RUN_ELSEWHERE])
 def test_a_command_of_the_readme_runs(command: str, stack: Stack, champion: dict[str, Any], tmp_path: Path) -> None:
     """Folders that a command makes go to a folder of the test's own; the checkout is named by its path there."""
