@@ -49,7 +49,7 @@ from tasks.run import Run, start_run
 from tasks.settings import get_settings
 from tasks.spec import Release, load_release
 from tasks.stack.addresses import Addresses
-from tasks.stack.control import up
+from tasks.stack.control import await_engine, up
 
 T = TypeVar("T")
 Verdict = Literal["champion", "rejected", "inconclusive", "undone", "failed"]
@@ -79,8 +79,8 @@ class Record:
 
     def __enter__(self) -> Record:
         settings = get_settings()
-        self._engine = engine_of(self.spec, self._base)
-        self.where: Addresses = up(settings, lambda _: None, self._engine, wait_for_engine=False)
+        engine = engine_of(self.spec, self._base)
+        self.where: Addresses = up(settings, lambda _: None, engine, wait_for_engine=False)
         self._stack.enter_context(ModelLock(self.where.dsn("liftlock"), self.spec.name))
         self.run: Run = start_run(settings.state, self.spec_file, self.spec.name, **self._options)
         labels = (f"model:{self.spec.name}", f"run:{self.run.run_id}")
@@ -99,7 +99,7 @@ class Record:
 
     def await_engine(self) -> None:
         """It starts beside the training: nothing asks it before. Raises PartNotReady."""
-        up(get_settings(), lambda line: self.run.console.print(f"  {line}"), self._engine)
+        await_engine(get_settings(), self.where)
 
     def keep(self, value: T) -> T:
         self._values[KEPT[type(value)]] = value

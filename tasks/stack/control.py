@@ -147,6 +147,16 @@ def _start_in_order(
         time.sleep(LOOK_SECONDS)
 
 
+def await_engine(settings: Settings, where: Addresses) -> None:
+    """After `up(…, wait_for_engine=False)`; an engine that is set from outside is not waited for. Raises PartNotReady."""
+    began = time.monotonic()
+    with httpx.Client(timeout=2) as client:
+        while settings.vllm_url is None and not answers(f"{where.vllm}/health", client):
+            if time.monotonic() - began > READY_SECONDS:
+                raise PartNotReady(f"vllm: not ready within {READY_SECONDS} s; see `liftlock logs vllm`")
+            time.sleep(LOOK_SECONDS)
+
+
 def _is_ready(part: Part, supervisor: Supervisor, where: Addresses, client: httpx.Client) -> bool:
     if part.name == "postgres":
         return postgres.is_ready(where.dsn("postgres"))
