@@ -27,6 +27,7 @@ from tasks.settings import Settings
 from tasks.stack.addresses import StackDown
 from tasks.stack.ports import remembered
 from tasks.stage import digest_of
+from tasks.whole_file import write_whole
 
 CONCURRENCY = 16
 TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -87,7 +88,7 @@ def ask(question: Question, where: Endpoint, what: str) -> tuple[EvalReport, boo
             lambda tool, done, total: progress.update(done, total, tool),
         )
     if question.model_sha256:
-        _keep(file, report)
+        write_whole(file, to_json(report))
     return report, False
 
 
@@ -133,13 +134,6 @@ def _setting(question: Question) -> Setting:
 
 def promptfoo_of(settings: Settings) -> Path:
     return settings.toolchain / "promptfoo" / "node_modules" / ".bin" / "promptfoo"
-
-
-def _keep(file: Path, report: EvalReport) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".new")
-    temporary.write_text(to_json(report), encoding="utf-8")
-    temporary.replace(file)
 
 
 def _key(question: Question, served: Served, tokenizer: Path, blocks: tuple[int, ...]) -> str:

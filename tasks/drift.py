@@ -14,6 +14,7 @@ from evals.fingerprint import asked
 from evals.gate import GatePolicy, Verdict, decide
 from evals.gated import GatedChange, GatedSuite, diff_cases, diff_items, used_ids
 from evals.report import EvalReport, restricted
+from tasks.whole_file import write_whole
 
 DRIFTS = ("engine", "engine_version", "version of lm_eval", "version of transformers", "version of promptfoo")
 BLOCKS = ("sampling.block", "sampling.seed")  # of the release's run; the champion is asked the same items at once
@@ -62,8 +63,5 @@ def verdict_changed(state: Path, name: str, verdict: Verdict) -> str | None:
     before = json.loads(file.read_text())["verdict"] if file.exists() else "none"
     if before == verdict:
         return None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".new")
-    temporary.write_text(json.dumps({"verdict": verdict}))
-    temporary.replace(file)
+    write_whole(file, json.dumps({"verdict": verdict}))
     return str(before)

@@ -24,6 +24,7 @@ from tasks.artifacts import FitReport, Modelcar, ModelVersion
 from tasks.settings import Settings, get_settings
 from tasks.spec import Release
 from tasks.stack.addresses import addresses
+from tasks.whole_file import write_whole
 
 LOG_BYTES = 32 << 20
 SECONDS = 10
@@ -55,7 +56,7 @@ def hold_to_contract(fit: FitReport, modelcar: Modelcar, version: ModelVersion) 
     settings = get_settings()
     contract = compare(fit, read_actual(addresses(settings).vllm, log_of(settings)))
     text = json.dumps({"predicted": fit.document(), "contract": asdict(contract)}, indent=2) + "\n"
-    keep(contract_file(settings, modelcar), text)
+    write_whole(contract_file(settings, modelcar), text)
     client = mlflow.MlflowClient()
     tags = client.get_model_version(version.name, version.version).tags
     client.log_text(version.run_id, text, f"evidence/{tags['liftlock.evidence'][:12]}/contract.json")
@@ -63,14 +64,6 @@ def hold_to_contract(fit: FitReport, modelcar: Modelcar, version: ModelVersion) 
     for name, value in told.items():
         client.set_model_version_tag(version.name, version.version, f"liftlock.{name}", value)
     return hold(contract)
-
-
-def keep(file: Path, text: str) -> None:
-    """Complete or as it was."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".new")
-    temporary.write_text(text)
-    temporary.replace(file)
 
 
 def summary(contract: Contract) -> str:

@@ -33,6 +33,7 @@ from tasks.stack.addresses import addresses
 from tasks.stack.engine import Engine, engine_dtype
 from tasks.stage import digest_of, stage
 from tasks.train import ADAPTER_FILES
+from tasks.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,7 @@ class _Asking:
                 self._setting(),
                 lambda tool, done, total: progress.update(done, total, tool),
             )
-        file.parent.mkdir(exist_ok=True)
-        temporary = file.with_suffix(".new")
-        temporary.write_text(to_json(report))
-        temporary.replace(file)
+        write_whole(file, to_json(report))
         return report
 
     def in_blocks(self, candidate: Baseline, baseline: Baseline, policy: GatePolicy, plan: BlockPlan) -> EvalPair:

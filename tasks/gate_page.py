@@ -17,6 +17,7 @@ from evals import gate_sentences as words
 from evals.gated import CHANGES, GatedChange, GatedSuite, ItemDiff, diff_cases, diff_items, slice_diffs
 from tasks import gate_plots as plots
 from tasks.artifacts import Outcome
+from tasks.whole_file import write_whole
 
 HERE = Path(__file__).parent
 SHOWN = 2000  # items of one suite; the changed ones come first
@@ -49,9 +50,8 @@ def write_gate_page(folder: Path, outcome: Outcome) -> Path | None:
     metric = pair.candidate.metrics[0][0] if len(pair.candidate.metrics) == 1 else "the score"
     items, cases = diff_items(pair.candidate, pair.baseline, ids, {}), diff_cases(pair.candidate, pair.baseline)
     text = render_gate(GatedChange("", "", (GatedSuite(outcome.name, (), metric, decision, items, cases),)))
-    path, temporary = folder / "gate.html", folder / ".gate.html.new"
-    temporary.write_bytes(text.encode("utf-8", "replace"))
-    temporary.replace(path)
+    path = folder / "gate.html"
+    write_whole(path, text, "replace")
     return path
 
 

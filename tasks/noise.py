@@ -29,6 +29,7 @@ from tasks.ledger import alias_version
 from tasks.progress import Progress
 from tasks.spec import Release
 from tasks.stage import digest_of
+from tasks.whole_file import write_whole
 
 BLOCK = 32  # of the second run, where the spec looks once: its batches must be other ones
 
@@ -60,9 +61,7 @@ def measure_noise(spec: Release, where: Endpoint) -> NoiseFloor:
         )
     floor = noise_floor(first, second, spec.gate.alpha)
     file = _file(where.state, spec.gate, test)
-    temporary = file.with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(floor)))
-    temporary.replace(file)
+    write_whole(file, json.dumps(asdict(floor)))
     return floor
 
 

@@ -18,6 +18,7 @@ from rag.generation import Generation, require_live
 from rag.schema import as_tenant
 from rag.search import Mode, Query, search
 from tasks.rag import Parts, index_paths
+from tasks.whole_file import write_whole
 
 Kind = Literal["semantic", "keyword", "mixed", "none"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -190,7 +191,5 @@ def hold_to_accepted(measured: Measured, suite: Path) -> tuple[Verdict, Differen
 def accept(measured: Measured, suite: Path) -> Path:
     file = suite / ACCEPTED
     text = json.dumps({"pins": measured.pins, "ndcg": dict(sorted(measured.ndcg.items()))}, indent=1)
-    temporary = file.with_suffix(".new")
-    temporary.write_text(text + "\n")
-    temporary.replace(file)
+    write_whole(file, text + "\n")
     return file

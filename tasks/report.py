@@ -18,6 +18,7 @@ from tasks import report_plots as plots
 from tasks import report_rows as rows
 from tasks import rollout_evidence as canary
 from tasks.artifacts import Outcome, Rollout, StageRecord
+from tasks.whole_file import write_whole
 
 SHOWN = 100  # rows of one list of items or cases; all of them are in the eval report that the evidence names
 NARROW_INTERVAL = 0.05  # below it two digits would hide the ends
@@ -37,9 +38,8 @@ Tile = tuple[str, str, str]  # name, value, what it is compared with
 
 def write_report(folder: Path, outcome: Outcome) -> Path:
     """folder/report.html, which appears whole. Raises OSError."""
-    path, temporary = folder / "report.html", folder / ".report.html.new"
-    temporary.write_bytes(render_report(outcome).encode("utf-8", "replace"))  # an answer may hold half a character
-    temporary.replace(path)
+    path = folder / "report.html"
+    write_whole(path, render_report(outcome), "replace")
     return path
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from tasks.artifacts import StageRecord
+from tasks.whole_file import write_whole
 
 MARKS = {"done": "✓", "rejected": "✗", "inconclusive": "?", "undone": "↩", "failed": "✗"}
 
@@ -58,9 +59,7 @@ class Run:
             "run_id": self.run_id, "name": self.name, "spec": str(self.spec_file), "began": self.began, "pid": os.getpid(),
             "verdict": verdict, "stages": [asdict(stage) for stage in self.stages], **more,
         }  # fmt: skip
-        temporary = self.folder / ".run.json.new"
-        temporary.write_text(json.dumps(document, indent=2, default=str) + "\n")
-        temporary.replace(self.folder / "run.json")
+        write_whole(self.folder / "run.json", json.dumps(document, indent=2, default=str) + "\n")
 
 
 _current: contextvars.ContextVar[Run] = contextvars.ContextVar("liftlock_run")

@@ -13,7 +13,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from serving.fit.contract import Contract, ContractBroken, compare, hold
-from tasks.engine_contract import keep, read_actual, served_version, summary
+from tasks.engine_contract import read_actual, served_version, summary
+from tasks.whole_file import write_whole
 from tests import fix_outcome as made
 
 CPU_LOG = (Path(__file__).with_name("data") / "vllm_logs" / "cpu-0.32.log").read_text()
@@ -94,7 +95,7 @@ def test_another_version_is_told(vllm: Engine) -> None:
 
 def test_what_is_kept_reads_back_the_same(vllm: Engine, tmp_path: Path) -> None:
     contract = compare(made.fit(), read_actual(vllm.url, CPU_LOG))
-    keep(tmp_path / "a" / "contract.json", json.dumps(asdict(contract)))
+    write_whole(tmp_path / "a" / "contract.json", json.dumps(asdict(contract)))
     text = (tmp_path / "a" / "contract.json").read_text()
     assert TypeAdapter(Contract).validate_python(json.loads(text)) == contract
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["contract.json"]

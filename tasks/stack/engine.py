@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tasks.processor import has_gpu, read_cpuinfo
+from tasks.whole_file import write_whole
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, ARM
 LIMITS = ("max_model_len", "max_num_seqs", "max_loras", "max_lora_rank")
@@ -50,10 +51,7 @@ def read_engine(state: Path) -> Engine | None:
 
 
 def write_engine(state: Path, engine: Engine) -> None:
-    state.mkdir(parents=True, exist_ok=True)
-    temporary = engine_file(state).with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(engine), indent=2) + "\n")
-    temporary.replace(engine_file(state))
+    write_whole(engine_file(state), json.dumps(asdict(engine), indent=2) + "\n")
 
 
 def choose_engine(current: Engine | None, asked: Engine, served: Sequence[str], running: bool) -> Engine:

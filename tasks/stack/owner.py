@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.whole_file import write_whole
+
 
 class StackTaken(Exception):
     """Another checkout runs the stack of this state folder."""
@@ -23,6 +25,4 @@ def claim(state: Path, checkout: Path, running: bool) -> None:
             "with other programs. Work in that checkout, run `liftlock down` there first, or set LIFTLOCK_STATE to "
             "another folder"
         )
-    temporary = file.with_suffix(".new")
-    temporary.write_text(f"{checkout}\n")
-    temporary.replace(file)
+    write_whole(file, f"{checkout}\n")

@@ -7,6 +7,8 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from tasks.whole_file import write_whole
+
 
 def is_free(port: int) -> bool:
     with socket.socket() as probe:
@@ -39,7 +41,5 @@ def assign(state: Path, names: Sequence[str], *, in_use: Sequence[str] = ()) -> 
             if port not in ports.values():
                 ports[name] = port
     if {**known, **ports} != known:
-        temporary = state / "ports.json.new"
-        temporary.write_text(json.dumps({**known, **ports}, indent=2) + "\n")
-        temporary.replace(state / "ports.json")
+        write_whole(state / "ports.json", json.dumps({**known, **ports}, indent=2) + "\n")
     return ports
