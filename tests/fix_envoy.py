@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import socket
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import pytest
 
 from serving.gateway.state import Gateway
 from tests.fix_engine import BASE, FakeEngine
+from tests.fix_http import await_http
 
 START_SECONDS = 30
 
@@ -60,24 +60,13 @@ class Envoy:
         argv += ["--disable-hot-restart", "--concurrency", "2", "--file-flush-interval-msec", "100"]
         with (folder / "envoy.log").open("ab") as log:
             self.process = subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(self.ready or f"{self.url}/v1/models"):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Envoy did not start: {(folder / 'envoy.log').read_text()[-2000:]}")
-            time.sleep(0.02)
+        await_http(self.ready or f"{self.url}/v1/models", self.process, folder / "envoy.log", START_SECONDS)
 
     def kill(self) -> None:
         """SIGKILL, as the kernel does when memory runs out."""
         if self.process:
             self.process.kill()
             self.process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 @contextmanager

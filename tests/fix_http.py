@@ -1,17 +1,39 @@
-"""HTTP servers on loopback for tests: a real app under uvicorn, or answers given in turn."""
+"""HTTP servers on loopback for tests: a real app under uvicorn, answers given in turn, or a process that is waited for."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from starlette.applications import Starlette
+
+LOOK_SECONDS = 0.05
+
+
+def answers_http(url: str) -> bool:
+    """Whether it says 200 now."""
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def await_http(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
+    """Until it says 200. RuntimeError with the log's end where the process is gone, or after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not answers_http(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{url} did not answer: {log.read_text(errors='replace')[-2000:]}")
+        time.sleep(LOOK_SECONDS)
 
 
 class Answering:

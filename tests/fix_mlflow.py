@@ -6,15 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from tests.fix_envoy import free_ports
+from tests.fix_http import await_http
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,22 +51,11 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _is_ready(f"http://127.0.0.1:{port}/health"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"MLflow did not start: {log.read_text()[-2000:]}")
-            time.sleep(0.1)
+        await_http(f"http://127.0.0.1:{port}/health", process, log, START_SECONDS)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # with its workers; nothing of it is kept
         process.wait()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""A real Prefect server on loopback with SQLite in a folder that is thrown away: one a session."""
+"""A real Prefect server on loopback with SQLite in a folder that is thrown away: one a session.
+
+`in_prefect` points the Prefect of the test's own process at it."""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ import httpx
 import pytest
 
 from tests.fix_envoy import free_ports
+from tests.fix_http import await_http
 
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 120
+START_SECONDS, TOLD_SECONDS = 120, 30
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,14 @@ class PrefectServer:
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
+    def events(self, name: str, model: str) -> list[dict[str, Any]]:
+        """Of that model, once there are any; the server writes what it was sent a moment later."""
+        wanted = {"event": {"name": [name]}, "resource": {"id": [f"liftlock.model.{model}"]}}
+        deadline = time.monotonic() + TOLD_SECONDS
+        while not (found := self.post("/events/filter", {"filter": wanted})["events"]) and time.monotonic() < deadline:
+            time.sleep(0.3)
+        return list(found)
+
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
@@ -66,19 +77,31 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
             argv, cwd=home, stdout=output, stderr=output, env=made.environment, start_new_session=True
         )
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _is_ready(f"{made.api}/health"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Prefect did not start: {log.read_text()[-2000:]}")
-            time.sleep(0.1)
+        await_http(f"{made.api}/health", process, log, START_SECONDS)
         yield made
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
+@pytest.fixture
+def in_prefect(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
+    """The process's sender of events is bound to the server before, so it is ended on both sides."""
+    from prefect.events.worker import EventsWorker
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_HOME,
+        PREFECT_LOGGING_LEVEL,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        PREFECT_RESULTS_LOCAL_STORAGE_PATH,
+        temporary_settings,
+    )
+
+    here: dict[Any, Any] = {
+        PREFECT_API_URL: prefect_server.api, PREFECT_HOME: prefect_server.home, PREFECT_LOGGING_LEVEL: "CRITICAL",
+        PREFECT_LOGGING_TO_API_ENABLED: False, PREFECT_RESULTS_LOCAL_STORAGE_PATH: prefect_server.home / "storage",
+    }  # fmt: skip
+    EventsWorker.drain_all(timeout=5)
+    with temporary_settings(here):
+        yield prefect_server
+        EventsWorker.drain_all(timeout=5)

@@ -18,7 +18,7 @@ from tasks.promotion.evidence import keep_document
 from tasks.settings import Settings, get_settings
 from tests.fix_change import MODEL, SPEC, Answering, Repo, endpoint, make_repo
 from tests.fix_endpoint import serving
-from tests.fix_prefect_harness import events_of, prefect_server
+from tests.fix_prefect import PrefectServer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,7 +52,12 @@ def test_a_model_without_a_champion_is_refused(registered: str) -> None:
 
 
 def test_a_champion_that_answers_worse_has_drifted(
-    registered: str, mlflow_client: MlflowClient, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registered: str,
+    mlflow_client: MlflowClient,
+    in_prefect: PrefectServer,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from flows.reevaluate import reevaluate
 
@@ -71,9 +76,8 @@ def test_a_champion_that_answers_worse_has_drifted(
         report, _ = ask(asked, where, "release")
         champion(mlflow_client, registered, to_json(report), report.sha256)
         served.complete = forgetful(Answering())
-        with prefect_server():
-            told = reevaluate(spec_file=str(suite / "release.yaml"))
-            (event,) = events_of("liftlock.champion.drift")
+        told = reevaluate(spec_file=str(suite / "release.yaml"))
+        (event,) = in_prefect.events("liftlock.champion.drift", registered)
     assert (told["verdict"], told["exit_code"]) == ("rejected", 3)
     assert event["resource"]["prefect.resource.id"] == f"liftlock.model.{registered}"
     assert (event["payload"]["verdict"], event["payload"]["before"]) == ("rejected", "none")

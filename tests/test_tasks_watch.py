@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 from mlflow import MlflowClient
 
@@ -21,6 +20,7 @@ from tasks.stack.addresses import addresses
 from tasks.stack.kept_secrets import webhook_secret
 from tasks.stack.parts import watch_part
 from tasks.stack.webhooks import ensure_webhook
+from tests.fix_http import await_http
 from tests.fix_prefect import PrefectServer
 from tests.fix_promotion import claimed
 from tests.fix_surroundings import Surroundings
@@ -46,18 +46,11 @@ def watch(surroundings: Surroundings) -> Iterator[Watch]:
             part.command, cwd=part.folder, env={**environment, **part.environment}, stdout=log, stderr=log
         )
     try:
-        _wait(lambda: _is_ready(str(part.health)), 60)
+        await_http(str(part.health), process, settings.state / "log", 60)
         yield Watch(where.watch, where.dsn("liftlock"), settings.state, surroundings.prefect)
     finally:
         process.terminate()
         process.wait()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def _wait(holds: Callable[[], bool], seconds: float) -> None:

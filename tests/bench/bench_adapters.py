@@ -29,6 +29,7 @@ from serving.gateway.state import Gateway
 from serving.gateway.trace import trace
 from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
 from tests.fix_envoy import Envoy, free_ports
+from tests.fix_http import await_http
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "SmolLM2-135M-Instruct"
@@ -94,22 +95,10 @@ def engine(toolchain: Path, adapters: Path, slots: int, log: Path) -> Iterator[s
     with log.open("wb") as out, subprocess.Popen(argv, cwd=models, env=environment, stdout=out, stderr=out) as process:
         try:
             url = f"http://127.0.0.1:{port}"
-            _await(f"{url}/health", process, log)
+            await_http(f"{url}/health", process, log, START_SECONDS)
             yield url
         finally:
             process.terminate()
-
-
-def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(url, timeout=2).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.5)
-    raise RuntimeError(f"vLLM did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import mlflow
 import psycopg
 
@@ -32,6 +31,7 @@ from tasks.promotion.ledger import Line, lines, verify
 from tasks.promotion.move import AliasMoved, Promoter, Wanted
 from tasks.promotion.registry import MlflowRegistry, RegistryUnreachable
 from tests.fix_envoy import free_ports
+from tests.fix_http import answers_http
 from tests.fix_mlflow import QUIET
 from tests.fix_postgres import _binaries, _folder, _identity
 
@@ -98,14 +98,7 @@ def mlflow_server(folder: Path) -> tuple[Server, str]:
         str(folder / "artifacts"),
     ]
     url = f"http://127.0.0.1:{port}"
-    return Server(argv, {"cwd": folder, "env": {**os.environ, **QUIET}}, partial(_answers_http, f"{url}/health")), url
-
-
-def _answers_http(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
+    return Server(argv, {"cwd": folder, "env": {**os.environ, **QUIET}}, partial(answers_http, f"{url}/health")), url
 
 
 def models_of(url: str, count: int) -> list[str]:

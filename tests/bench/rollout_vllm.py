@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import numpy as np
 from safetensors.numpy import save_file
 
 from tasks.settings import ROOT
 from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
 from tests.fix_envoy import free_ports
+from tests.fix_http import await_http
 
 BASE = ROOT / ".toolchain" / "models" / "SmolLM2-135M-Instruct"
 RANK = 8
@@ -41,23 +40,11 @@ def running_vllm(adapters: Path) -> Iterator[str]:
             argv, cwd=BASE.parent, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        _await(f"http://127.0.0.1:{port}/health", process, adapters.parent / "vllm.log")
+        await_http(f"http://127.0.0.1:{port}/health", process, adapters.parent / "vllm.log", START_SECONDS)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, 9)
         process.wait()
-
-
-def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(url, timeout=2).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.5)
-    raise RuntimeError(f"vLLM did not start: {log.read_text()[-2000:]}")
 
 
 def make_adapter(folder: Path, name: str) -> None:
