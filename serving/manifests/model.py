@@ -43,6 +43,7 @@ class Resources:
     """Of the engine's container. The defaults leave a g2-standard-4 (3.92 CPU, 13 GiB for pods) room for what runs on every node."""
 
     cpu: str = "2"
+    cpu_limit: str = "4"  # KServe writes a limit of 1 where there is none
     memory: str = "8Gi"
     memory_limit: str = "12Gi"
     shm: str = "2Gi"  # counts against the memory limit
@@ -233,6 +234,8 @@ def _member(desired: Desired, member: Member) -> None:
 
 
 def _sizes(resources: Resources) -> None:
+    if parse_quantity(resources.cpu) > parse_quantity(resources.cpu_limit):
+        raise invalid("resources.cpu", resources.cpu, f"at most the limit, {resources.cpu_limit}")
     memory, limit, shm = (parse_quantity(each) for each in (resources.memory, resources.memory_limit, resources.shm))
     if memory > limit:
         raise invalid("resources.memory", resources.memory, f"at most the limit, {resources.memory_limit}")

@@ -169,7 +169,7 @@ def _resources(member: Member) -> dict[str, Any]:
     gpus = str(wanted.gpus)
     return {
         "requests": {"cpu": wanted.cpu, "memory": wanted.memory, "nvidia.com/gpu": gpus},
-        "limits": {"memory": wanted.memory_limit, "nvidia.com/gpu": gpus},
+        "limits": {"cpu": wanted.cpu_limit, "memory": wanted.memory_limit, "nvidia.com/gpu": gpus},
     }
 
 

@@ -15,7 +15,10 @@ POOL = {"group": "inference.networking.k8s.io", "kind": "InferencePool"}
 
 
 def route(desired: Desired) -> dict[str, Any]:
-    """The first rule takes what clients ask for and carries the weights; the others take each version's own name."""
+    """The first rule takes what clients ask for and carries the weights; the others take each version's own name.
+
+    KServe names a route of its own like the InferenceService, so this one has a suffix.
+    """
     rules = [_rule(desired, desired.model, _weighted(desired))]
     rules += [
         _rule(desired, name, [{**POOL, "name": desired.name_of(member), "weight": 1}])
@@ -28,7 +31,7 @@ def route(desired: Desired) -> dict[str, Any]:
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
-        "metadata": metadata(desired, desired.model, "route", annotations=annotations),
+        "metadata": metadata(desired, f"{desired.model}-route", "route", of=desired.model, annotations=annotations),
         "spec": {
             "parentRefs": [
                 {

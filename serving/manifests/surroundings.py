@@ -34,9 +34,10 @@ def network(desired: Desired, names: tuple[str, ...]) -> tuple[dict[str, Any], d
     trusted = [_namespace(each) for each in desired.platform.trusted_namespaces]
     engines = {
         "podSelector": _any_of(names),
+        # The model is in the pod: an engine calls nobody, so no egress is listed. An empty list would be dropped by the
+        # server and be a difference for ever.
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [{"from": [*trusted, pickers, evaluation], "ports": [_port(port)]}],
-        "egress": [],  # the model is in the pod: an engine calls nobody
     }
     gateway = [_namespace(desired.platform.gateway_namespace)]
     picking = {

@@ -16,6 +16,9 @@ from serving.manifests.pod import modelcar_of, pod_annotations, pod_spec
 # A start that outlasts this is told as failed; the startup probe has ended it before.
 PROGRESS_MARGIN = 900
 STOP = {"serving.kserve.io/stop": "true"}  # KServe's Standard mode keeps one replica otherwise
+FIXED = {"serving.kserve.io/autoscalerClass": "none"}  # no HorizontalPodAutoscaler: the release owns the replicas
+# Requests come by the pool alone, not by a route of KServe's own past gateway and keys.
+PRIVATE = {"networking.kserve.io/visibility": "cluster-local"}
 
 
 def workload(desired: Desired, member: Member) -> dict[str, Any]:
@@ -69,10 +72,11 @@ def _deployment(desired: Desired, member: Member) -> dict[str, Any]:
 
 def _inference_service(desired: Desired, member: Member) -> dict[str, Any]:
     stopped = {} if runs(desired, member) else STOP
+    made = _metadata(desired, member, {**FIXED, **stopped})
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": _metadata(desired, member, stopped),
+        "metadata": {**made, "labels": {**made["labels"], **PRIVATE}},
         "spec": {
             "predictor": {
                 "minReplicas": member.replicas,
