@@ -9,6 +9,7 @@ from typing import Any
 import mlflow
 
 from serving.modelcar import (
+    Access,
     DigestMismatch,
     LayoutInvalid,
     Reference,
@@ -123,15 +124,20 @@ def _sign(
     identity = pushed.name if pushed else built.reference.partition("@")[0]
     payload = ""
     for place in (layout, *((pushed,) if pushed else ())):
-        with open_store(place) as store:
+        with open_store(place, registry_access()) as store:
             payload = sign_modelcar(store, built.digest, key, identity, predicates, files, dataset).payload_digest
     return replace(built, signature=payload)
+
+
+def registry_access() -> Access:
+    """Who we are to that registry."""
+    return Access(auth_file=get_settings().registry_auth_file)
 
 
 def _push(modelcar: Modelcar, target: Reference) -> None:
     with (
         open_store(parse_reference(f"oci:{layout_folder()}")) as source,
-        open_store(target) as store,
+        open_store(target, registry_access()) as store,
         Progress(current_run().console, "push") as progress,
     ):
         copy_image(

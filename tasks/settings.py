@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     registry: str | None = Field(
         None, description="OCI registry to push to besides the layout folder, e.g. http://127.0.0.1:5055."
     )
+    registry_auth_file: Path | None = Field(
+        None, description="Docker's config.json with credentials or a credential helper for that registry."
+    )
     registry_repository: str = Field("liftlock", description="Prefix of the repository names in that registry.")
 
     embeddings_url: str | None = Field(

@@ -14,7 +14,7 @@ from serving.modelcar.keys import PublicKey
 from serving.modelcar.source import ADAPTERS_FOLDER
 from serving.modelcar.verify import RELEASE, Verified, verify
 from tasks.artifacts import ModelVersion
-from tasks.build_and_push import layout_folder, registry_reference
+from tasks.build_and_push import layout_folder, registry_access, registry_reference
 from tasks.ledger import moves
 from tasks.settings import get_settings
 from tasks.signing import verification_key
@@ -43,7 +43,7 @@ def place_verified(version: ModelVersion, modelcar: Modelcar, folder: Path) -> V
 def check(reference: Reference, key: PublicKey, modelcar: Modelcar, recorded: tuple[str, ...]) -> Verified:
     """Every byte in the layout folder, which is what is placed; in a registry what is signed, not the layers again."""
     payload, layers = modelcar.signature or None, reference.is_layout
-    with open_store(reference) as store:
+    with open_store(reference, registry_access()) as store:
         return verify(reference, key, store, required=RELEASE, recorded=recorded, payload=payload, layers=layers)
 
 

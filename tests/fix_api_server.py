@@ -65,6 +65,7 @@ class ApiServer:
     """An admin's client; paths as in the Kubernetes API reference."""
 
     client: httpx.Client
+    authority: Path
 
     def apply(self, path: str, document: dict[str, Any]) -> None:
         """Server-side apply."""
@@ -91,8 +92,14 @@ class ApiServer:
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """No controllers, scheduler or kubelets run: what is created stays as it is."""
+    with running_api_server(tmp_path_factory.mktemp("api-server")) as server:
+        yield server
+
+
+@contextmanager
+def running_api_server(folder: Path) -> Iterator[ApiServer]:
+    """One of the caller's own, for tests that take cluster-wide things away."""
     programs = {name: find_program(name) for name in ("etcd", "kube-apiserver", "openssl")}
-    folder = tmp_path_factory.mktemp("api-server")
     client_port, peer_port, port = free_ports(3)
     etcd_url = f"http://127.0.0.1:{client_port}"
     key = folder / "service-account.key"
@@ -117,7 +124,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         headers = {"authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=f"https://127.0.0.1:{port}", headers=headers, verify=tls, timeout=30) as client:
             _wait_until_ready(client, process, folder / "server.log")
-            yield ApiServer(client)
+            yield ApiServer(client, folder / "certs" / "apiserver.crt")
 
 
 @contextmanager

@@ -78,7 +78,9 @@ def test_job_and_pod_stand_in_kueues_queue_and_fit_a_g2_standard_4() -> None:
     assert float(asked["cpu"]) < G2_STANDARD_4["cpu"]
     assert float(asked["memory"].removesuffix("Gi")) < G2_STANDARD_4["memory"]
     assert asked["nvidia.com/gpu"] == container["resources"]["limits"]["nvidia.com/gpu"] == 1
-    assert template["spec"]["automountServiceAccountToken"] is False
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "low-priority"
+    volumes = {one["name"]: one for one in template["spec"]["volumes"]}
+    assert "persistentVolumeClaim" in volumes["state"]  # what a preempted training goes on from
     assert made["spec"]["backoffLimit"] == 0  # Prefect retries, by the error's type
 
 
@@ -127,11 +129,3 @@ def test_the_workers_own_pod_is_admitted_too(api_server: ApiServer) -> None:
     (worker,) = documents("worker.yaml")
     answer = api_server.create_pod(namespace, pod_of(worker, namespace))
     assert answer.status_code == 201, answer.text
-
-
-def test_what_kustomize_names_is_there() -> None:
-    (kustomization,) = documents("kustomization.yaml")
-    for name in kustomization["resources"]:
-        assert documents(name), name
-    (namespace,) = documents("namespace.yaml")
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"

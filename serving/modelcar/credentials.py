@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HELPER_SECONDS = 30
+_NONE_FOUND = "credentials not found"
 _DOCKER_HUB = "https://index.docker.io/v1/"
 _PARAMETER = re.compile(r'([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
 _HELPER = re.compile(r"[A-Za-z0-9._-]+")
@@ -111,6 +112,9 @@ def _from_helper(helper: object, name: str) -> Credentials | None:
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise CredentialsInvalid(f"{program} gave no credentials for {name} ({error}); mend the helper") from error
     if answer is None:
+        said = done.stdout.strip()
+        if said and _NONE_FOUND not in said.lower():
+            raise CredentialsInvalid(f"{program} gave no credentials for {name}: {said:.300}")
         return None  # the helper's way to say that it knows none
     user, secret = str(answer.get("Username", "")), str(answer.get("Secret", ""))
     return Credentials("", "", secret) if user == "<token>" else Credentials(user, secret)
