@@ -18,7 +18,7 @@ BAD_INPUT = {
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",
       "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed", "StrategyMissing",
-      "NotTraced", "ApprovalRefused", "ChainIncoherent"}  # fmt: skip
+      "NotTraced", "ApprovalRefused", "ChainIncoherent", "NotSchedulable"}  # fmt: skip
 
 OPEN = {"ApprovalPending"}
 

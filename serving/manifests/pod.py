@@ -23,7 +23,7 @@ PRE_STOP_SLEEP = 10
 GRACE_MARGIN = PRE_STOP_SLEEP + 30
 DRAIN = (
     f"sleep {PRE_STOP_SLEEP}; until curl -sf --max-time 5 http://127.0.0.1:PORT/metrics"
-    " | awk '/^vllm:num_requests_(running|waiting)/ {n += $NF} END {exit n > 0}'; do sleep 1; done"
+    " | awk '/^vllm:num_requests_running|^vllm:num_requests_waiting/ {n += $NF} END {exit n > 0}'; do sleep 1; done"
 )
 RESTRICTED = {
     "allowPrivilegeEscalation": False,

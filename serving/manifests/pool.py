@@ -14,7 +14,8 @@ from serving.manifests.pod import RESTRICTED, USER
 GRPC, HEALTH, METRICS = 9002, 9003, 9090
 READ = ["get", "list", "watch"]
 # The chart's 4 CPU and 8 GiB never schedule on a node of four CPUs.
-RESOURCES = {"requests": {"cpu": "200m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
+# A quota on limits refuses a pod without them.
+RESOURCES = {"requests": {"cpu": "200m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}
 
 
 def pool(desired: Desired, member: Member) -> tuple[dict[str, Any], ...]:
