@@ -113,11 +113,17 @@ def abort(name: Name, reason: Reason = "aborted by hand", as_json: AsJson = Fals
     Example: liftlock rollout abort ticket-router
     """
     from serving.rollout.local import LocalTarget
+    from tasks.place import end_unused
     from tasks.rollouts import abort as undo
     from tasks.settings import get_settings
     from tasks.stack.addresses import addresses
     from tasks.stack.control import default_engine, gateway_of
 
-    settings = get_settings()
-    target = LocalTarget(gateway_of(settings, addresses(settings), default_engine(settings)), settings.adapters)
-    _say(undo(_rollouts(name), target, reason), as_json)
+    settings, rollouts = get_settings(), _rollouts(name)
+    gateway = gateway_of(settings, addresses(settings), default_engine(settings))
+    split = gateway.splits().get(name)
+    target = LocalTarget(gateway, settings.adapters, split.candidate_engine if split else None)
+    said = undo(rollouts, target, reason)
+    if rollouts.last().state.over:  # else the pipeline that drives it ends its engine too
+        end_unused(settings, name, rollouts.last().state.drain_seconds)
+    _say(said, as_json)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import httpx
 
+REQUESTS = ("vllm:num_requests_running", "vllm:num_requests_waiting{")
+
 
 class AdapterNotLoaded(Exception):
     """The engine answers, but cannot serve the adapter."""
@@ -27,3 +29,13 @@ def unload_adapter(engine_url: str, name: str) -> None:
     answer = httpx.post(f"{engine_url}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=30)
     if answer.status_code not in (200, 400, 404):
         answer.raise_for_status()
+
+
+def under_way(engine_url: str) -> int:
+    """Requests that the engine runs or keeps waiting, by its own /metrics; 0 where it does not answer."""
+    try:
+        page = httpx.get(f"{engine_url}/metrics", timeout=5)
+    except httpx.TransportError:
+        return 0
+    counted = [line for line in page.text.splitlines() if line.startswith(REQUESTS)]
+    return int(sum(float(line.rpartition(" ")[2]) for line in counted))

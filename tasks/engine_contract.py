@@ -21,6 +21,7 @@ from serving.fit.engine_log import Actual, combined
 from serving.fit.engines import version_number
 from serving.fit.flags import FlagsRefused
 from tasks.artifacts import FitReport, Modelcar, ModelVersion
+from tasks.place import Place
 from tasks.settings import Settings, get_settings
 from tasks.spec import Release
 from tasks.stack.addresses import addresses
@@ -51,10 +52,10 @@ def served_version(vllm: str) -> str:
     return str(_json(f"{vllm}/version")["version"]).partition("+")[0]
 
 
-def hold_to_contract(fit: FitReport, modelcar: Modelcar, version: ModelVersion) -> Contract:
-    """Kept before it is judged. Raises ContractBroken, ContractUnread, httpx.HTTPError, MlflowException."""
+def hold_to_contract(fit: FitReport, modelcar: Modelcar, version: ModelVersion, place: Place) -> Contract:
+    """Of the engine at that place; kept before it is judged. Raises ContractBroken, ContractUnread, httpx.HTTPError, MlflowException."""
     settings = get_settings()
-    contract = compare(fit, read_actual(addresses(settings).vllm, log_of(settings)))
+    contract = compare(fit, read_actual(place.url, log_of(settings, place.part)))
     text = json.dumps({"predicted": fit.document(), "contract": asdict(contract)}, indent=2) + "\n"
     write_whole(contract_file(settings, modelcar), text)
     client = mlflow.MlflowClient()
@@ -77,9 +78,9 @@ def read_actual(vllm: str, log: str) -> Actual:
     return combined(log, metrics, max_model_len=min(lengths, default=None), engine_version=served_version(vllm))
 
 
-def log_of(settings: Settings) -> str:
-    """The end of the local engine's log; empty for an engine elsewhere, which has only its pages."""
-    file = settings.state / "logs" / "vllm.log"
+def log_of(settings: Settings, part: str) -> str:
+    """The end of a local engine's log; empty for an engine elsewhere, which has only its pages."""
+    file = settings.state / "logs" / f"{part}.log"
     if settings.vllm_url is not None or not file.is_file():
         return ""
     with file.open("rb") as stream:

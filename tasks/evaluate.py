@@ -24,13 +24,13 @@ from tasks.asked import CONCURRENCY, promptfoo_of
 from tasks.judge import policy_of
 from tasks.ledger import alias_version
 from tasks.noise import check_margin
+from tasks.place import Place, asked_place, current_place
 from tasks.progress import Progress
 from tasks.run import current_run
 from tasks.settings import get_settings
 from tasks.setup import VLLM_VERSION
 from tasks.spec import Release
-from tasks.stack.addresses import addresses
-from tasks.stack.engine import Engine, engine_dtype
+from tasks.stack.engine import Engine, EngineBusy, engine_dtype
 from tasks.stage import digest_of, stage
 from tasks.train import ADAPTER_FILES
 from tasks.whole_file import write_whole
@@ -43,11 +43,6 @@ class Baseline:
     version: str | None
     engine_model: str
     sha256: str
-
-
-def engine_of(spec: Release, base: Path) -> Engine:
-    serving = spec.serving
-    return Engine(str(base), serving.max_model_len, serving.max_num_seqs, serving.max_loras, serving.max_lora_rank)
 
 
 def find_baseline(adapter: Adapter, spec: Release) -> Baseline:
@@ -82,14 +77,15 @@ def evaluate_pair(adapter: Adapter, dataset: Dataset, spec: Release) -> EvalPair
     test, suite = dataset.split("test").path, suite_of(spec)
     check_margin(get_settings().state, spec.gate, test, policy)
     plan = plan_of_suite(load_items(test), resolve_task(suite.task_yaml, test, suite.prompt).slices, policy)
+    place = asked_place(get_settings(), spec)
     _offer(adapter, adapters / name)
     try:
-        asking = _Asking(adapter, dataset, spec)
+        asking = _Asking(adapter, dataset, spec, place)
         if spec.gate.block:
             return asking.in_blocks(candidate, baseline, policy, plan)
         ours, theirs = asking.whole(candidate, "candidate"), asking.whole(baseline, "baseline")
     finally:
-        _withdraw(name, adapters / name)
+        _withdraw(name, adapters / name, place)
     return EvalPair(ours, theirs, baseline.version, digest_of(ours.sha256, theirs.sha256))
 
 
@@ -104,18 +100,21 @@ def _offer(adapter: Adapter, folder: Path) -> None:
     partial.rename(folder)
 
 
-def _withdraw(name: str, folder: Path) -> None:
+def _withdraw(name: str, folder: Path, place: Place) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    unload_adapter(addresses(get_settings()).vllm, name)
+    unload_adapter(place.url, name)
 
 
 @dataclass(frozen=True)
 class _Asking:
-    """What is asked of both sides, and where. Reports and answers are kept by all that they depend on."""
+    """What is asked of both sides, and where: at `place`, a champion at its own engine. Reports and answers are kept by all
+    that they depend on.
+    """
 
     adapter: Adapter
     dataset: Dataset
     spec: Release
+    place: Place
 
     def whole(self, model: Baseline, side: str) -> EvalReport:
         """From the folder of reports, or by asking the engine."""
@@ -126,7 +125,7 @@ class _Asking:
             report = ask_all(
                 self._side(model),
                 self.dataset.split("test").path,
-                self._where(side),
+                self._where(side, self._url(model)),
                 self._setting(),
                 lambda tool, done, total: progress.update(done, total, tool),
             )
@@ -134,14 +133,19 @@ class _Asking:
         return report
 
     def in_blocks(self, candidate: Baseline, baseline: Baseline, policy: GatePolicy, plan: BlockPlan) -> EvalPair:
-        """Both sides, block by block, until the items decide."""
+        """Both sides, block by block, until the items decide. Raises EngineBusy where they are on two engines."""
+        if self._url(baseline) != self.place.url:
+            raise EngineBusy(
+                f"gate.block asks both sides of one engine, and version {baseline.version} and the candidate have two, because "
+                "the release needs another engine; leave out gate.block, or compare with `baseline: base`"
+            )
         items_alone = replace(policy, min_case_pass_rate=0.0)
         with Progress(current_run().console, "evaluate") as progress:
             ours, theirs = evaluate_in_blocks(
                 self._side(candidate),
                 self._side(baseline),
                 self.dataset.split("test").path,
-                self._where("blocks"),
+                self._where("blocks", self.place.url),
                 self._setting(),
                 plan,
                 lambda new, old: decide(new, old, items_alone, baseline_version=baseline.version, plan=plan),
@@ -151,14 +155,17 @@ class _Asking:
 
     def _side(self, model: Baseline) -> Side:
         settings = get_settings()
-        load_adapter(addresses(settings).vllm, model.engine_model)
+        load_adapter(self._url(model), model.engine_model)
         kept = settings.state / "answers" / f"{self._key(model)}.jsonl"
         return Side(suite_of(self.spec), model.engine_model, model.sha256, kept)
 
-    def _where(self, folder: str) -> Where:
+    def _url(self, model: Baseline) -> str:
+        return current_place(get_settings(), self.spec.name).url if model.version else self.place.url
+
+    def _where(self, folder: str, url: str) -> Where:
         settings = get_settings()
         return Where(
-            base_url=f"{addresses(settings).vllm}/v1",
+            base_url=f"{url}/v1",
             tokenizer=self.adapter.base,
             promptfoo=promptfoo_of(settings),
             workdir=current_run().folder / "evaluate" / folder,

@@ -30,7 +30,6 @@ from tasks.artifacts import (
 )
 from tasks.base_model import resolve_base
 from tasks.engine_contract import kept_contract
-from tasks.evaluate import engine_of
 from tasks.exit_codes import code_of
 from tasks.gate_page import write_gate_page
 from tasks.judge import GateRefused
@@ -39,6 +38,7 @@ from tasks.lease import LeaseLost, leased
 from tasks.ledger import alias_version, event_sender
 from tasks.model_lock import ModelLock
 from tasks.package import check_package
+from tasks.place import Place, await_place, bring_up, current_place, end_unused, start
 from tasks.preflight import DoesNotFit
 from tasks.promotion import events
 from tasks.promotion.events import EventNotSent
@@ -48,8 +48,7 @@ from tasks.roll_out import RolloutUndone
 from tasks.run import Run, start_run
 from tasks.settings import get_settings
 from tasks.spec import Release, load_release
-from tasks.stack.addresses import Addresses
-from tasks.stack.control import await_engine, up
+from tasks.stack.addresses import Addresses, addresses
 
 T = TypeVar("T")
 Verdict = Literal["champion", "rejected", "inconclusive", "undone", "failed"]
@@ -79,9 +78,10 @@ class Record:
 
     def __enter__(self) -> Record:
         settings = get_settings()
-        engine = engine_of(self.spec, self._base)
-        self.where: Addresses = up(settings, lambda _: None, engine, wait_for_engine=False)
+        own = bring_up(settings, self.spec, self._base)
+        self.where: Addresses = addresses(settings)
         self._stack.enter_context(ModelLock(self.where.dsn("liftlock"), self.spec.name))
+        self._place: Place = start(settings, own) if own else current_place(settings, self.spec.name)
         self.run: Run = start_run(settings.state, self.spec_file, self.spec.name, **self._options)
         labels = (f"model:{self.spec.name}", f"run:{self.run.run_id}")
         label_flow_run(f"{self.spec.name} {self.run.run_id}", *labels)
@@ -99,7 +99,7 @@ class Record:
 
     def await_engine(self) -> None:
         """It starts beside the training: nothing asks it before. Raises PartNotReady."""
-        await_engine(get_settings(), self.where)
+        await_place(get_settings(), self._place)
 
     def keep(self, value: T) -> T:
         self._values[KEPT[type(value)]] = value
@@ -118,6 +118,7 @@ class Record:
                 self._values["rollout"] = error.rollout
             if error is not None and (not isinstance(error, Exception) or isinstance(error, STOPPED)):
                 return  # stopped from outside: the run stays unfinished and can be resumed
+            end_unused(get_settings(), self.spec.name, self.spec.delivery.drain_seconds)
             verdict = _verdict(error)
             reasons = _reasons(error, self._values.get("decision"))
             champion, reference = self._champion()

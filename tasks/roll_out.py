@@ -18,17 +18,19 @@ from serving.rollout.steps import roll_out as run_steps
 from serving.rollout.strategy import Choice, Room, choose
 from serving.rollout.traffic import Traffic
 from tasks.artifacts import Dataset, FitReport, Modelcar, ModelVersion, Rollout
+from tasks.base_model import resolve_base
 from tasks.build_and_push import engine_model_of
 from tasks.dataset import read_items
 from tasks.engine_contract import hold_to_contract
 from tasks.gateway_keys import own_headers
 from tasks.ledger import alias_version, move_alias
 from tasks.model_lock import ModelLock
+from tasks.place import Place, await_place, covered, current_place, end_unused, engine_of, own_engine, served_by, start
 from tasks.promotion.evidence import keep_document
 from tasks.rollout_evidence import markdown
 from tasks.rollouts import rollouts_of
 from tasks.run import current_run
-from tasks.settings import get_settings
+from tasks.settings import Settings, get_settings
 from tasks.spec import DeliverySpec, Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
@@ -66,51 +68,73 @@ def _roll_out_locked(
     version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dataset, spec: Release
 ) -> Rollout:
     settings = get_settings()
-    where = addresses(settings)
     engine_model = engine_model_of(spec.name, modelcar)
-    began = time.monotonic()
-    place_verified(version, modelcar, settings.adapters / engine_model)
-    pulled = time.monotonic() - began
-    hold_to_contract(fit, modelcar, version)
-    client = mlflow.MlflowClient()
-    before = alias_version(client, spec.name, "champion")
-    gateway = gateway_of(settings, where, default_engine(settings))
-    target = LocalTarget(gateway, settings.adapters, sticky=spec.delivery.sticky)
-    served = {split.stable for split in target.gateway.splits().values()} - {target.gateway.base_model}
-    choice = strategy_of(fit, len(served), spec)
-    done = _canary(target, where.gateway, engine_model, modelcar, dataset, spec, pulled)
-    rollout = replace(done, strategy=choice.strategy, why=choice.why)
-    key = client.get_model_version(version.name, version.version).tags["liftlock.evidence"]
-    name = (
-        "rollout.json" if rollout.outcome == "completed" else "rollout-undone.json"
-    )  # the former is a champion's evidence
-    keep_document(client, version.run_id, key, name, asdict(rollout))
+    choice, place = placed(settings, fit, spec, engine_model)
+    try:
+        began = time.monotonic()
+        place_verified(version, modelcar, settings.adapters / engine_model, place.base)
+        pulled = time.monotonic() - began
+        await_place(settings, place)
+        hold_to_contract(fit, modelcar, version, place)
+        client = mlflow.MlflowClient()
+        before = alias_version(client, spec.name, "champion")
+        done = _canary(place, engine_model, modelcar, dataset, spec, pulled)
+        rollout = replace(done, strategy=choice.strategy, why=choice.why)
+        _keep(client, version, rollout)
+    finally:
+        end_unused(settings, spec.name, spec.delivery.drain_seconds)
     if rollout.outcome == "completed":
-        evidence = {
-            "modelcar": modelcar.reference,
-            "version_sha256": version.sha256,
-            "rollout_sha256": digest_of(asdict(rollout)["steps"]),
-        }
-        move_alias(
-            where.dsn("liftlock"),
-            spec.name,
-            "champion",
-            version.version,
-            expected=before,
-            reason=f"rolled out: {rollout.reason}",
-            evidence=evidence,
-        )
+        _crown(version, modelcar, rollout, before)
     return rollout
 
 
-def strategy_of(fit: FitReport, served: int, spec: Release) -> Choice:
-    """adapter where the spec says so; with auto, what the fit report allows. Raises StrategyMissing: a release can only do adapter."""
-    if spec.delivery.strategy == "adapter":
-        return Choice("adapter", "the spec asks for it")
-    choice = choose(Room(True, spec.serving.max_loras, served, fit.usable_bytes - fit.headroom_bytes, fit.usable_bytes))
-    if choice.strategy != "adapter":
+def _keep(client: mlflow.MlflowClient, version: ModelVersion, rollout: Rollout) -> None:
+    """As evidence: rollout.json is a champion's."""
+    key = client.get_model_version(version.name, version.version).tags["liftlock.evidence"]
+    name = "rollout.json" if rollout.outcome == "completed" else "rollout-undone.json"
+    keep_document(client, version.run_id, key, name, asdict(rollout))
+
+
+def _crown(version: ModelVersion, modelcar: Modelcar, rollout: Rollout, before: str | None) -> None:
+    """Raises AliasMoved."""
+    move_alias(
+        addresses(get_settings()).dsn("liftlock"),
+        version.name,
+        "champion",
+        version.version,
+        expected=before,
+        reason=f"rolled out: {rollout.reason}",
+        evidence={
+            "modelcar": modelcar.reference,
+            "version_sha256": version.sha256,
+            "rollout_sha256": digest_of(asdict(rollout)["steps"]),
+        },
+    )
+
+
+def placed(settings: Settings, fit: FitReport, spec: Release, engine_model: str) -> tuple[Choice, Place]:
+    """The strategy, and the engine that serves the candidate; one of its own is started. Raises StrategyMissing, EngineBusy."""
+    engine = engine_of(spec, resolve_base(spec.base_model, settings))
+    here = current_place(settings, spec.name)
+    served = served_by(settings, here)
+    choice = strategy_of(fit, len(served - {engine_model}), spec, covered(settings, here, engine))
+    if choice.strategy == "adapter":
+        return choice, here
+    return choice, start(settings, own_engine(settings, spec.name, engine, engine_model))
+
+
+def strategy_of(fit: FitReport, served: int, spec: Release, fits_in: bool = True) -> Choice:
+    """What the spec asks for; with auto, what the memory allows. `served` adapters hold slots; `fits_in` says whether the
+    running engine can serve the release at all. Raises StrategyMissing.
+    """
+    asked = spec.delivery.strategy
+    if asked != "auto":
+        return Choice(asked, "the spec asks for it")
+    used = fit.usable_bytes - fit.headroom_bytes
+    choice = choose(Room(fits_in, spec.serving.max_loras, served, used, fit.usable_bytes))
+    if choice.strategy == "swap":
         raise StrategyMissing(
-            f"strategy auto gives {choice.strategy}: {choice.why}; a release can only do adapter. Raise serving.max_loras, "
+            f"strategy auto gives swap: {choice.why}; a release does not do that. Raise serving.max_loras, "
             "or say `strategy: adapter` and let the engine swap adapters"
         )
     return choice
@@ -128,15 +152,12 @@ def policy_of(delivery: DeliverySpec) -> AnalysisPolicy:
 
 
 def _canary(
-    target: LocalTarget,
-    gateway: str,
-    engine_model: str,
-    modelcar: Modelcar,
-    dataset: Dataset,
-    spec: Release,
-    pulled: float,
+    place: Place, engine_model: str, modelcar: Modelcar, dataset: Dataset, spec: Release, pulled: float
 ) -> Rollout:
-    delivery, run = spec.delivery, current_run()
+    settings, delivery, run = get_settings(), spec.delivery, current_run()
+    gateway = gateway_of(settings, addresses(settings), default_engine(settings))
+    engine = place.url if place.own else None
+    target = LocalTarget(gateway, settings.adapters, candidate_engine=engine, sticky=delivery.sticky)
     test = dataset.split("test")
     prompt = load_prompt(spec.gate.prompt)
     prompts = [messages(prompt, item) for item in read_items(test.path)[:PROMPTS]]
@@ -149,7 +170,7 @@ def _canary(
         model=spec.name,
         engine_model=engine_model,
         reference=modelcar.reference,
-        engine_url=target.gateway.engine_url,
+        engine_url=place.url,
         prompts=prompts,
         weights=delivery.steps,
         warmup_requests=delivery.warmup_requests,
@@ -159,13 +180,13 @@ def _canary(
         warmup_budget=delivery.warmup_first_token_seconds,
         pull_seconds=pulled,
     )
-    headers = own_headers(target.gateway.folder)
-    traffic = Traffic(gateway, spec.name, prompts, VERSION_HEADER, headers=headers)
-    return run_steps(rollouts_of(get_settings(), spec.name), plan, target, traffic, tell)
+    headers = own_headers(gateway.folder)
+    traffic = Traffic(addresses(settings).gateway, spec.name, prompts, VERSION_HEADER, headers=headers)
+    return run_steps(rollouts_of(settings, spec.name), plan, target, traffic, tell)
 
 
 def _key(version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dataset, spec: Release) -> tuple[Any, ...]:
-    return ("3", version.sha256, modelcar.digest, spec.delivery.model_dump())
+    return ("4", version.sha256, modelcar.digest, spec.delivery.model_dump())
 
 
 def _intact(rollout: Rollout) -> bool:

@@ -7,16 +7,19 @@ import getpass
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from serving.rollout.local import LocalTarget
+from serving.gateway.model import Split
 from serving.rollout.warmth import warm_up
+from tasks.base_model import resolve_base
 from tasks.ledger import alias_version, promoter
 from tasks.model_lock import ModelLock
+from tasks.place import Place, await_place, covered, current_place, end_unused, engine_of, own_engine, start
 from tasks.promote import DATABASE, Promoted
 from tasks.promotion.database import connect
 from tasks.promotion.ledger import champions, lines
 from tasks.promotion.move import Promoter, Wanted
 from tasks.promotion.recall import NoSuchVersion, recall
-from tasks.settings import get_settings
+from tasks.settings import Settings, get_settings
+from tasks.spec import Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
 from tasks.verify_modelcar import place_verified
@@ -66,16 +69,27 @@ def _serve_and_move(client: mlflow.MlflowClient, mover: Promoter, wanted: Wanted
     settings = get_settings()
     where = addresses(settings)
     recalled, engine_model = recall(client, wanted.model, str(wanted.version)), tags["liftlock.engine_model"]
-    target = LocalTarget(gateway_of(settings, where, default_engine(settings)))
-    place_verified(recalled.version, recalled.modelcar, settings.adapters / engine_model)
-    warm_up(where.vllm, engine_model, WARM_UP, 1)
-    served = target.stable(wanted.model)
-    target.restore(wanted.model, engine_model)
+    gateway, spec = gateway_of(settings, where, default_engine(settings)), recalled.spec
+    before = gateway.splits().get(wanted.model) or Split(wanted.model, gateway.base_model)
+    place = _place(settings, spec, engine_model)
+    place_verified(recalled.version, recalled.modelcar, settings.adapters / engine_model, place.base)
+    await_place(settings, place)
+    warm_up(place.url, engine_model, WARM_UP, 1)
+    gateway.set_stable(wanted.model, engine_model, place.url if place.own else None)
     done = False
     try:
         line = mover.move(wanted)
         done = True
     finally:
         if not done:
-            target.restore(wanted.model, served)
+            gateway.set_stable(wanted.model, before.stable, before.stable_engine)
+        end_unused(settings, wanted.model, spec.delivery.drain_seconds)
     return line is not None
+
+
+def _place(settings: Settings, spec: Release, engine_model: str) -> Place:
+    """Where the champion is, where that engine can serve the version; else an engine of its own, which is started."""
+    engine, here = engine_of(spec, resolve_base(spec.base_model, settings)), current_place(settings, spec.name)
+    if covered(settings, here, engine):
+        return here
+    return start(settings, own_engine(settings, spec.name, engine, engine_model))

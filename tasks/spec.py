@@ -114,9 +114,10 @@ class DeliverySpec(Part):
     """How the new version takes over the traffic."""
 
     target: Literal["local"] = Field("local", description="vLLM and Envoy on this machine.")
-    strategy: Literal["adapter", "auto"] = Field(
+    strategy: Literal["adapter", "pool", "auto"] = Field(
         "adapter",
-        description="adapter: one engine, two adapters, the gateway rewrites the model name by weight; auto: what the fit report allows.",
+        description="adapter: one engine, two adapters, the gateway rewrites the model name by weight; pool: a second engine, for "
+        "another base model or other limits; auto: what the running engine and the fit report allow.",
     )
     steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
         (10, 50, 100), description="Weights of the canary in percent; the last is 100."

@@ -19,12 +19,12 @@ from tasks.ledger import moves
 from tasks.settings import get_settings
 from tasks.signing import verification_key
 from tasks.stack.addresses import addresses
-from tasks.stack.control import default_engine
 
 
-def place_verified(version: ModelVersion, modelcar: Modelcar, folder: Path) -> Verified:
-    """The adapter's files in `folder`, out of the verified image. Raises VerificationFailed, ContentMismatch, KeyInvalid,
-    ImageMissing, RegistryFailed, and what place_adapter raises.
+def place_verified(version: ModelVersion, modelcar: Modelcar, folder: Path, base: Path) -> Verified:
+    """The adapter's files in `folder`, out of the verified image, for an engine that serves `base`.
+
+    Raises VerificationFailed, ContentMismatch, KeyInvalid, ImageMissing, RegistryFailed, and what place_adapter raises.
     """
     settings = get_settings()
     recorded = recorded_digests(addresses(settings).dsn("liftlock"), version.name)
@@ -35,7 +35,7 @@ def place_verified(version: ModelVersion, modelcar: Modelcar, folder: Path) -> V
     if pushed is not None:
         check(pushed, key, modelcar, recorded)
     if settings.vllm_url is None:
-        check_base(Path(default_engine(settings).model), verified.files)
+        check_base(base, verified.files)
     place_adapter(layout_folder(), modelcar.digest, version.name, folder)
     return verified
 

@@ -62,10 +62,14 @@ def test_the_report_has_the_table_and_the_plot() -> None:
     assert "Cold start: load 2.0 s." in page
 
 
-def test_auto_takes_the_adapter_where_a_slot_is_left_and_refuses_what_a_release_cannot_do(tmp_path: Path) -> None:
+def test_auto_takes_the_adapter_where_a_slot_is_left_then_a_second_engine_where_there_is_room(tmp_path: Path) -> None:
     fill(tmp_path)
     auto, fit = load(tmp_path, SMALL + "delivery: {strategy: auto}\n"), made.fit()
+    roomy = replace(fit, headroom_bytes=fit.usable_bytes * 3 // 4)
+    assert strategy_of(roomy, 4, auto).strategy == "pool"
+    assert strategy_of(roomy, 1, auto, fits_in=False).strategy == "pool"
+    assert "the change is more than an adapter" in strategy_of(roomy, 1, auto, fits_in=False).why
     assert strategy_of(fit, 1, auto).why == "one engine holds both: 2 of 4 LoRA slots are taken with the candidate"
     with pytest.raises(StrategyMissing, match="5 adapters for 4 LoRA slots"):
-        strategy_of(fit, 4, auto)
+        strategy_of(replace(fit, headroom_bytes=0), 4, auto)
     assert strategy_of(fit, 4, load(tmp_path, SMALL)).why == "the spec asks for it"

@@ -23,6 +23,8 @@ from serving.gateway.model import DEFAULT_LIMITS, Endpoint, Limits, Split
 from serving.gateway.parts import version_of
 from serving.gateway.routes import Table, routes
 
+ENGINES = ("stable_engine", "candidate_engine")
+
 
 class GatewayNotApplied(Exception):
     """Envoy does not confirm the configuration that was written."""
@@ -111,6 +113,17 @@ class Gateway:
             version = self.render()
         self._await(version, time.monotonic() + timeout, timeout)
         return keys
+
+    def readdress(self, moved: dict[str, str]) -> None:
+        """Engines that have another address now, before the files are written anew by `install`."""
+        if all(old == new for old, new in moved.items()) or not self.folder.exists():
+            return
+        with locked(self.folder / "splits.lock"):
+            rows = [
+                {**asdict(one), **{side: moved.get(url, url) for side in ENGINES if (url := getattr(one, side))}}
+                for one in self.splits().values()
+            ]
+            replace_file(self.folder / "splits.json", json.dumps(rows, indent=2) + "\n")
 
     def set_stable(self, model: str, engine_model: str, engine: str | None = None) -> Split:
         """`engine` is the address of an engine of its own."""

@@ -37,6 +37,10 @@ class Addresses:
         return self.prefect_api.removesuffix("/api")
 
 
+def local(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
 def local_address(settings: Settings, part: str) -> str:
     """Raises StackDown when the part has no port yet."""
     ports = remembered(settings.state)
@@ -44,7 +48,7 @@ def local_address(settings: Settings, part: str) -> str:
         raise StackDown(
             f"{part} has no address: it is not set and the local stack has not been started. Run `liftlock up`."
         )
-    return f"http://127.0.0.1:{ports[part]}"
+    return local(ports[part])
 
 
 def postgres_address(settings: Settings) -> str:
@@ -63,17 +67,17 @@ def gateway_address(settings: Settings) -> str:
 def addresses(settings: Settings) -> Addresses:
     """Raises StackDown when a part is neither set nor assigned a port."""
 
-    def local(part: str) -> str:
+    def own(part: str) -> str:
         return local_address(settings, part)
 
     return Addresses(
         postgres=postgres_address(settings),
-        mlflow=(settings.mlflow_uri or local("mlflow")).rstrip("/"),
-        prefect_api=(settings.prefect_api_url or f"{local('prefect')}/api").rstrip("/"),
-        vllm=(settings.vllm_url or local("vllm")).rstrip("/"),
+        mlflow=(settings.mlflow_uri or own("mlflow")).rstrip("/"),
+        prefect_api=(settings.prefect_api_url or f"{own('prefect')}/api").rstrip("/"),
+        vllm=(settings.vllm_url or own("vllm")).rstrip("/"),
         gateway=gateway_address(settings),
-        gateway_admin=(settings.gateway_admin_url or local("envoy-admin")).rstrip("/"),
-        watch=f"http://127.0.0.1:{remembered(settings.state).get('watch', 0)}",
+        gateway_admin=(settings.gateway_admin_url or own("envoy-admin")).rstrip("/"),
+        watch=local(remembered(settings.state).get("watch", 0)),
     )
 
 

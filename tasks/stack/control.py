@@ -16,14 +16,15 @@ from serving.gateway.state import Gateway
 from tasks.settings import ROOT, Settings
 from tasks.setup import BASE_MODEL, VLLM_VERSION
 from tasks.stack import postgres
-from tasks.stack.addresses import Addresses, addresses, export_client_settings, local_address
+from tasks.stack.addresses import Addresses, addresses, export_client_settings, local, local_address
 from tasks.stack.deployments import ensure_deployments, ensure_work_pool
 from tasks.stack.endpoints import endpoints_of, fallback_of
 from tasks.stack.engine import Engine, choose_engine, read_engine, write_engine
 from tasks.stack.kept_secrets import webhook_secret
+from tasks.stack.own_engines import read_own
 from tasks.stack.owner import claim
 from tasks.stack.parts import Part, local_parts, on_demand_parts
-from tasks.stack.ports import assign
+from tasks.stack.ports import assign, remembered
 from tasks.stack.supervisor import ProcessState, Supervisor
 from tasks.stack.webhooks import ensure_webhook
 
@@ -79,22 +80,25 @@ def up(settings: Settings, say: Say, engine: Engine | None = None, *, wait_for_e
     Raises StackTaken, EngineBusy, PartNotReady, PostgresFailed, SupervisorFailed.
     """
     settings.state.mkdir(mode=0o711, parents=True, exist_ok=True)
-    with _locked(settings):
+    with locked(settings):
         supervisor = Supervisor(settings.state)
         claim(settings.state, ROOT, supervisor.is_up())
         running = {name for name, one in supervisor.states().items() if one.state in ("RUNNING", "STARTING", "BACKOFF")}
-        engine = _chosen_engine(settings, engine, "vllm" in running)
+        engine, own = _chosen_engine(settings, engine, "vllm" in running), read_own(settings.state)
         in_use = [*running, "envoy-admin"] if "envoy" in running else [*running]
-        ports = assign(settings.state, PORTS, in_use=in_use)
+        before = remembered(settings.state)
+        ports = assign(settings.state, (*PORTS, *(one.part for one in own)), in_use=in_use)
         where = addresses(settings)
         export_client_settings(where)
         (settings.adapters).mkdir(parents=True, exist_ok=True)
-        gateway_of(settings, where, engine).install(ports["envoy"], ports["envoy-admin"])
-        parts = local_parts(settings, ports, where, engine)
+        gateway = gateway_of(settings, where, engine)
+        gateway.readdress({local(before[one.part]): local(ports[one.part]) for one in own if one.part in before})
+        gateway.install(ports["envoy"], ports["envoy-admin"])
+        parts = local_parts(settings, ports, where, engine, own)
         if settings.postgres_dsn is None:
             postgres.ensure_cluster(settings.state)
         supervisor.ensure([*parts, *on_demand_parts(settings, ports)])
-        beside = set() if wait_for_engine else {"vllm"}
+        beside = set() if wait_for_engine else {"vllm", *(one.part for one in own)}
         # one client for all looks: a new one reads the system's certificates each time
         with httpx.Client(timeout=2) as client:
             _start_in_order(settings, parts, supervisor, where, client, say, beside)
@@ -111,7 +115,7 @@ def _chosen_engine(settings: Settings, asked: Engine | None, running: bool) -> E
 
 
 @contextmanager
-def _locked(settings: Settings) -> Iterator[None]:
+def locked(settings: Settings) -> Iterator[None]:
     """Two commands that start the stack at once: the second waits for the first."""
     with (settings.state / "up.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -149,11 +153,19 @@ def _start_in_order(
 
 def await_engine(settings: Settings, where: Addresses) -> None:
     """After `up(…, wait_for_engine=False)`; an engine that is set from outside is not waited for. Raises PartNotReady."""
+    if settings.vllm_url is None:
+        await_part("vllm", f"{where.vllm}/health")
+
+
+def await_part(name: str, health: str, dead: Callable[[], bool] = lambda: False) -> None:
+    """Until it answers; `dead` says that it never will. Raises PartNotReady."""
     began = time.monotonic()
     with httpx.Client(timeout=2) as client:
-        while settings.vllm_url is None and not answers(f"{where.vllm}/health", client):
+        while not answers(health, client):
+            if dead():
+                raise PartNotReady(f"{name}: it ended while it started; see `liftlock logs {name}`")
             if time.monotonic() - began > READY_SECONDS:
-                raise PartNotReady(f"vllm: not ready within {READY_SECONDS} s; see `liftlock logs vllm`")
+                raise PartNotReady(f"{name}: not ready within {READY_SECONDS} s; see `liftlock logs {name}`")
             time.sleep(LOOK_SECONDS)
 
 
@@ -187,6 +199,10 @@ def status(settings: Settings) -> list[PartStatus]:
         def row(part: str, address: str, replaced: object, health: str) -> PartStatus:
             return _row(part, address, replaced is not None, states, answers(health, client))
 
+        def own_row(part: str) -> PartStatus:
+            address = local_address(settings, part)
+            return row(part, address, None, f"{address}/health")
+
         postgres_ready = postgres.is_ready(where.dsn("postgres"))
         rows = [
             _row("postgres", _shown(where.postgres), settings.postgres_dsn is not None, states, postgres_ready),
@@ -195,11 +211,11 @@ def status(settings: Settings) -> list[PartStatus]:
             _row("worker", "pool liftlock", False, states, _state(states, "worker") == "RUNNING"),
             _row("watch", where.watch, False, states, answers(f"{where.watch}/health", client)),
             row("vllm", f"{where.vllm} ({engine.served_name})", settings.vllm_url, f"{where.vllm}/health"),
+            *(own_row(one.part) for one in read_own(settings.state)),
             row("envoy", where.gateway, settings.gateway_url, f"{where.gateway_admin}/ready"),
         ]
         if _state(states, "embeddings") == "RUNNING":
-            address = local_address(settings, "embeddings")
-            rows.append(row("embeddings", address, None, f"{address}/health"))
+            rows.append(own_row("embeddings"))
     return rows
 
 
@@ -217,7 +233,7 @@ def _state(states: dict[str, ProcessState], part: str) -> str:
 def _version(part: str) -> str:
     if part == "watch":
         return "this checkout"
-    return VLLM_VERSION if part == "vllm" else importlib.metadata.version(PACKAGES[part])
+    return VLLM_VERSION if part.startswith("vllm") else importlib.metadata.version(PACKAGES[part])
 
 
 def _shown(dsn: str) -> str:

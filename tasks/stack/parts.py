@@ -6,7 +6,7 @@ import hashlib
 import os
 import pwd
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tasks.setup import EMBEDDING_MODEL
 from tasks.stack.addresses import QUIET, Addresses
 from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
 from tasks.stack.kept_secrets import webhook_encryption_key
+from tasks.stack.own_engines import OwnEngine
 
 COPIED_BINARIES = Path("site") / "pgserver" / "pginstall" / "bin"
 
@@ -59,7 +60,9 @@ def postgres_home(state: Path) -> Path:
     return Path("/var/tmp") / f"liftlock-postgres-{hashlib.sha256(str(state).encode()).hexdigest()[:12]}"  # noqa: S108
 
 
-def local_parts(settings: Settings, ports: Mapping[str, int], where: Addresses, engine: Engine) -> list[Part]:
+def local_parts(
+    settings: Settings, ports: Mapping[str, int], where: Addresses, engine: Engine, own: Sequence[OwnEngine] = ()
+) -> list[Part]:
     """The parts to start, in order; a part whose address is set is left out."""
     python = sys.executable
     state = settings.state
@@ -72,6 +75,7 @@ def local_parts(settings: Settings, ports: Mapping[str, int], where: Addresses, 
         parts.append(_prefect(python, state, ports["prefect"], where))
     if settings.vllm_url is None:
         parts.append(_vllm(settings, ports["vllm"], engine))
+        parts += [_vllm(settings, ports[one.part], one.engine, one.part) for one in own]
     if settings.gateway_url is None:
         parts.append(_envoy(state, ports["envoy-admin"]))
     parts.append(_worker(python, settings, where))
@@ -147,7 +151,7 @@ def _prefect(python: str, state: Path, port: int, where: Addresses) -> Part:
     )
 
 
-def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
+def _vllm(settings: Settings, port: int, engine: Engine, name: str = "vllm") -> Part:
     environment = {
         **QUIET,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # the resolver needs it; the gateway lets no client reach the loading endpoints
@@ -162,7 +166,7 @@ def _vllm(settings: Settings, port: int, engine: Engine) -> Part:
     }
     binary = settings.toolchain / "vllm" / "bin" / "vllm"
     return Part(
-        "vllm",
+        name,
         (str(binary), *vllm_arguments(engine, port, engine_dtype()), *_spans(settings)),
         f"http://127.0.0.1:{port}/health",
         environment,
