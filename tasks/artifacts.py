@@ -12,6 +12,7 @@ from evals.report import EvalReport
 from serving.fit import FitReport
 from serving.fit.contract import Contract
 from serving.modelcar import Modelcar
+from serving.rollout.golden import Golden
 from serving.rollout.model import Rollout
 from tasks.lora import TrainingPoint
 
@@ -71,7 +72,8 @@ class Adapter:
 class EvalPair:
     """The candidate's report and its baseline's, made on the same engine. `baseline_version` is None for the base model.
 
-    With a `plan` the reports hold its first blocks, up to the one at which the verdict was clear.
+    With a `plan` the reports hold its first blocks, up to the one at which the verdict was clear. `golden` are the candidate's
+    answers to the first items, against which a rollout and `liftlock serve` hold the version later.
     """
 
     candidate: EvalReport
@@ -79,6 +81,7 @@ class EvalPair:
     baseline_version: str | None
     sha256: str
     plan: BlockPlan | None = None
+    golden: tuple[Golden, ...] = ()
 
 
 @dataclass(frozen=True)

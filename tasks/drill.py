@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.gateway.envoy import VERSION_HEADER
+from serving.gateway.model import Split
 from serving.gateway.state import Gateway
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.faulty import Fault, FaultyEngine
+from serving.rollout.golden import record
 from serving.rollout.kept import Rollouts
 from serving.rollout.local import LocalTarget
 from serving.rollout.model import Rollout
@@ -24,8 +26,9 @@ from tasks.gateway_keys import own_headers
 
 WEIGHTS = (50, 100)
 WARM_UP = 3
-POLICY = AnalysisPolicy(min_requests=12, max_error_rate=0.0, max_first_token_ratio=2.0, steps=len(WEIGHTS))
-PATIENCE_SECONDS = 5  # a request to a hung engine has failed after it
+POLICY = AnalysisPolicy(min_requests=12, max_error_rate=0.0, max_first_token_ratio=2.0, steps=len(WEIGHTS), golden=True)
+HANG_PATIENCE_SECONDS = 5  # a request to a hung engine has failed after it
+PATIENCE_SECONDS = 60  # a slow answer on a busy machine is slow, and not failed
 HOLD_SECONDS = 120
 SUBJECTS = ("a parcel that did not come", "a bill that is too high", "a password that is lost", "a broken screen")
 
@@ -68,27 +71,36 @@ def drill(
     tell: Callable[[Drilled], None],
 ) -> tuple[Drilled, ...]:
     """`rollouts` keeps those of the drill's own model name. Raises what the gateway raises."""
-    split = gateway.splits().get(model)
-    stable = split.stable if split else gateway.base_model
+    split = gateway.splits().get(model) or Split(model, gateway.base_model)
     found = []
-    for fault in faults:
-        drilled = _one(gateway, gateway_url, rollouts, stable, fault)
-        tell(drilled)
-        found.append(drilled)
+    try:
+        for fault in faults:
+            drilled = _one(gateway, gateway_url, rollouts, split, fault)
+            tell(drilled)
+            found.append(drilled)
+    finally:
+        gateway.forget(rollouts.folder.name)
     return tuple(found)
 
 
-def _one(gateway: Gateway, gateway_url: str, rollouts: Rollouts, stable: str, fault: Fault) -> Drilled:
-    name, candidate = rollouts.folder.name, f"drill-{fault}"
-    gateway.set_stable(name, stable)
-    with FaultyEngine(gateway.engine_url, candidate, stable, fault, healthy=WARM_UP) as engine:
+def _one(gateway: Gateway, gateway_url: str, rollouts: Rollouts, split: Split, fault: Fault) -> Drilled:
+    """The golden answers are stable's own of this minute. They are compared in the steps and not before, because what a wrong
+    candidate is to show is the undo.
+    """
+    name, candidate, stable = rollouts.folder.name, f"drill-{fault}", split.stable
+    upstream = split.stable_engine or gateway.engine_url
+    gateway.set_stable(name, stable, split.stable_engine)
+    with FaultyEngine(upstream, candidate, stable, fault, healthy=WARM_UP) as engine:
         target = LocalTarget(gateway, candidate_engine=engine.url)
-        headers = own_headers(gateway.folder)
-        traffic = Traffic(gateway_url, name, prompts(), VERSION_HEADER, patience=PATIENCE_SECONDS, headers=headers)
+        headers, golden = own_headers(gateway.folder), record(upstream, stable, prompts())
+        patience = HANG_PATIENCE_SECONDS if fault == "hang" else PATIENCE_SECONDS
+        traffic = Traffic(
+            gateway_url, name, prompts(), VERSION_HEADER, patience=patience, headers=headers, golden=golden
+        )
         plan = Plan(name, candidate, "drill", engine.url, prompts(), WEIGHTS, WARM_UP, POLICY, HOLD_SECONDS, 5)
         rollout = roll_out(rollouts, plan, target, traffic, lambda _: None)
         if rollout.outcome == "completed":
-            gateway.set_stable(name, stable)
+            gateway.set_stable(name, stable, split.stable_engine)
     return _told(rollout, fault, gateway.splits()[name].stable == stable, undo_seconds(rollouts.last().events()))
 
 

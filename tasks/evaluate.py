@@ -15,12 +15,14 @@ from evals.evaluate import evaluate as ask_all
 from evals.gate import decide, plan_of_suite
 from evals.gate_blocks import BlockPlan
 from evals.lm_eval_runner import Setting
-from evals.prompt import load_prompt
+from evals.prompt import load_prompt, messages
 from evals.report import EvalReport, from_json, to_json
 from evals.suite import Suite, load_items, resolve_task
 from serving.engine import load_adapter, unload_adapter
+from serving.rollout.golden import GOLDEN, record
 from tasks.artifacts import Adapter, Dataset, EvalPair, GatePolicy
 from tasks.asked import CONCURRENCY, promptfoo_of
+from tasks.dataset import read_items
 from tasks.judge import policy_of
 from tasks.ledger import alias_version
 from tasks.noise import check_margin
@@ -82,11 +84,19 @@ def evaluate_pair(adapter: Adapter, dataset: Dataset, spec: Release) -> EvalPair
     try:
         asking = _Asking(adapter, dataset, spec, place)
         if spec.gate.block:
-            return asking.in_blocks(candidate, baseline, policy, plan)
-        ours, theirs = asking.whole(candidate, "candidate"), asking.whole(baseline, "baseline")
+            pair = asking.in_blocks(candidate, baseline, policy, plan)
+        else:
+            ours, theirs = asking.whole(candidate, "candidate"), asking.whole(baseline, "baseline")
+            pair = EvalPair(ours, theirs, baseline.version, digest_of(ours.sha256, theirs.sha256))
+        return replace(pair, golden=record(place.url, name, prompts_of(spec, test)[:GOLDEN]))
     finally:
         _withdraw(name, adapters / name, place)
-    return EvalPair(ours, theirs, baseline.version, digest_of(ours.sha256, theirs.sha256))
+
+
+def prompts_of(spec: Release, test: Path) -> list[tuple[dict[str, str], ...]]:
+    """The suite's chat messages for each test item."""
+    prompt = load_prompt(spec.gate.prompt)
+    return [messages(prompt, item) for item in read_items(test)]
 
 
 def _offer(adapter: Adapter, folder: Path) -> None:

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from evals.report import to_json
 from tasks.artifacts import Adapter, EvalPair, GateDecision, ModelVersion
+from tasks.golden import golden_document, golden_tag
 from tasks.judge import decision_digest
 from tasks.ledger import alias_version, move_alias
 from tasks.mlflow_story import log_items, logged_model
@@ -39,7 +40,7 @@ def register_version(adapter: Adapter, pair: EvalPair, decision: GateDecision, s
     key = digest_of(evidence)
     _ensure_model(client, spec.name)
     documents = {"candidate.json": to_json(pair.candidate), "baseline.json": to_json(pair.baseline),
-                 "decision.json": asdict(decision), "spec.json": spec.model_dump_json()}  # fmt: skip
+                 "decision.json": asdict(decision), "spec.json": spec.model_dump_json(), **golden_document(pair)}  # fmt: skip
     for file, document in documents.items():
         keep_document(client, adapter.run_id, key, file, document)
     version = _find(client, spec.name, key) or _create(client, spec, adapter, pair, decision, evidence, key)
@@ -103,6 +104,7 @@ def _create(
         "liftlock.difference": f"{rule.estimate:+.4f} [{rule.low:+.4f}, {rule.high:+.4f}]",
         "liftlock.items": str(decision.items_used),
         "liftlock.logged_model": model_id,
+        **golden_tag(pair),
     }
     made = client.create_model_version(
         spec.name,

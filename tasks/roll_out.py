@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import mlflow
 
-from evals.prompt import load_prompt, messages
 from serving.gateway.envoy import VERSION_HEADER
 from serving.rollout.analysis import AnalysisPolicy
+from serving.rollout.ask import Messages
+from serving.rollout.golden import Golden, key_of
 from serving.rollout.local import LocalTarget
 from serving.rollout.model import Step
 from serving.rollout.plan import Plan
@@ -20,9 +23,10 @@ from serving.rollout.traffic import Traffic
 from tasks.artifacts import Dataset, FitReport, Modelcar, ModelVersion, Rollout
 from tasks.base_model import resolve_base
 from tasks.build_and_push import engine_model_of
-from tasks.dataset import read_items
 from tasks.engine_contract import hold_to_contract
+from tasks.evaluate import prompts_of
 from tasks.gateway_keys import own_headers
+from tasks.golden import golden_of
 from tasks.ledger import alias_version, move_alias
 from tasks.model_lock import ModelLock
 from tasks.place import Place, await_place, covered, current_place, end_unused, engine_of, own_engine, served_by, start
@@ -78,7 +82,8 @@ def _roll_out_locked(
         hold_to_contract(fit, modelcar, version, place)
         client = mlflow.MlflowClient()
         before = alias_version(client, spec.name, "champion")
-        done = _canary(place, engine_model, modelcar, dataset, spec, pulled)
+        golden = golden_of(client, version.name, version.version)
+        done = _canary(place, engine_model, modelcar, dataset, spec, pulled, golden)
         rollout = replace(done, strategy=choice.strategy, why=choice.why)
         _keep(client, version, rollout)
     finally:
@@ -152,15 +157,19 @@ def policy_of(delivery: DeliverySpec) -> AnalysisPolicy:
 
 
 def _canary(
-    place: Place, engine_model: str, modelcar: Modelcar, dataset: Dataset, spec: Release, pulled: float
+    place: Place,
+    engine_model: str,
+    modelcar: Modelcar,
+    dataset: Dataset,
+    spec: Release,
+    pulled: float,
+    golden: Sequence[Golden],
 ) -> Rollout:
     settings, delivery, run = get_settings(), spec.delivery, current_run()
     gateway = gateway_of(settings, addresses(settings), default_engine(settings))
     engine = place.url if place.own else None
     target = LocalTarget(gateway, settings.adapters, candidate_engine=engine, sticky=delivery.sticky)
-    test = dataset.split("test")
-    prompt = load_prompt(spec.gate.prompt)
-    prompts = [messages(prompt, item) for item in read_items(test.path)[:PROMPTS]]
+    prompts = _prompts(prompts_of(spec, dataset.split("test").path)[:PROMPTS], golden)
 
     def tell(step: Step) -> None:
         said = f"  canary at {step.weight} %: {step.candidate.requests} of {step.candidate.requests + step.stable.requests} requests; {step.reason}"
@@ -174,15 +183,25 @@ def _canary(
         prompts=prompts,
         weights=delivery.steps,
         warmup_requests=delivery.warmup_requests,
-        policy=policy_of(delivery),
+        policy=replace(policy_of(delivery), golden=bool(golden)),
         hold_seconds=delivery.hold_seconds,
         drain_seconds=delivery.drain_seconds,
         warmup_budget=delivery.warmup_first_token_seconds,
         pull_seconds=pulled,
+        golden=golden,
     )
     headers = own_headers(gateway.folder)
-    traffic = Traffic(addresses(settings).gateway, spec.name, prompts, VERSION_HEADER, headers=headers)
+    traffic = Traffic(addresses(settings).gateway, spec.name, prompts, VERSION_HEADER, headers=headers, golden=golden)
     return run_steps(rollouts_of(settings, spec.name), plan, target, traffic, tell)
+
+
+def _prompts(items: Sequence[Messages], golden: Sequence[Golden]) -> list[Messages]:
+    """Every second one is golden where there are any, so that wrong answers show in a step of few requests."""
+    known = {key_of(one.messages) for one in golden}
+    others = [one for one in items if key_of(one) not in known]
+    if not golden or not others:
+        return list(items)
+    return [one for pair in zip(itertools.cycle(one.messages for one in golden), others, strict=False) for one in pair]
 
 
 def _key(version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dataset, spec: Release) -> tuple[Any, ...]:

@@ -129,6 +129,16 @@ class Gateway:
         """`engine` is the address of an engine of its own."""
         return self.change(model, lambda _: Split(model, engine_model, stable_engine=engine))
 
+    def forget(self, model: str, timeout: float = 10) -> None:
+        """The name is served no more. Raises GatewayNotApplied."""
+        deadline = time.monotonic() + timeout
+        with locked(self.folder / "splits.lock"):
+            before = self.splits()
+            rows = [asdict(before[name]) for name in sorted(before) if name != model]
+            replace_file(self.folder / "splits.json", json.dumps(rows, indent=2) + "\n")
+            version = self.render(list(before.values()), deadline)
+        self._await(version, deadline, timeout)
+
     def set_weight(
         self, model: str, candidate: str | None, weight: int, engine: str | None = None, sticky: str | None = None
     ) -> Split:

@@ -16,6 +16,7 @@ import numpy as np
 
 from serving.rollout.bets import Array, Flags, bets_on_events, bets_on_limit, bets_on_times
 from serving.rollout.findings import EventSide, finding_of_event, finding_of_limit, finding_of_time
+from serving.rollout.golden import MOST_DIFFERENT
 from serving.rollout.metrics import METRICS, NAMED, Metric, logs, shifted, values
 from serving.rollout.model import Decision, Finding, Sample, Share
 from serving.rollout.share import exact_interval, said_differently, share_of
@@ -31,6 +32,7 @@ class AnalysisPolicy:
     """Limits of one rollout. `max_first_token_ratio` is tolerated of each time against stable's.
 
     `first_token_floor` in seconds. `steps` of the rollout share `alpha`. `slo`: (metric, seconds) that at most 5 % may pass.
+    `golden`: some prompts have an answer on record, from which at most MOST_DIFFERENT of the candidate's may differ.
     """
 
     min_requests: int
@@ -41,11 +43,12 @@ class AnalysisPolicy:
     alpha: float = 0.05
     beta: float = 0.05
     slo: tuple[tuple[str, float], ...] = ()
+    golden: bool = False
 
     @property
     def each(self) -> float:
         """The share of alpha of one test: ten metrics in the steps that have a stable side, and the limits in all steps."""
-        return self.alpha / (len(METRICS) * max(self.steps - 1, 1) + (1 + len(self.slo)) * self.steps)
+        return self.alpha / (len(METRICS) * max(self.steps - 1, 1) + (1 + len(self.slo) + self.golden) * self.steps)
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ def _limits(seen: Seen) -> list[Finding]:
     for name, seconds in policy.slo:
         times = values(NAMED[name], seen.samples)
         rows.append((name, SLO_SHARE, np.where(np.isnan(times), np.nan, times > seconds), seconds))
+    if policy.golden:
+        rows.append(("different", MOST_DIFFERENT, values(NAMED["different"], seen.samples), 0.0))
     for name, allowed, events, seconds in rows:
         wealth = bets_on_limit(events, seen.canary, allowed)
         side = EventSide.of(events[seen.canary])

@@ -81,6 +81,13 @@ def ask(
     client: httpx.Client, url: str, model: str, messages: Messages, version_header: str, max_tokens: int = MAX_TOKENS
 ) -> Sample:
     """Every way it can fail is a sample with ok=False."""
+    return answered(client, url, model, messages, version_header, max_tokens)[0]
+
+
+def answered(
+    client: httpx.Client, url: str, model: str, messages: Messages, version_header: str, max_tokens: int = MAX_TOKENS
+) -> tuple[Sample, str]:
+    """The same with the text of the answer."""
     body = {
         "model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0,
         "stream": True, "stream_options": {"include_usage": True},
@@ -90,9 +97,10 @@ def ask(
         with client.stream("POST", f"{url}/v1/chat/completions", json=body, headers=PURPOSE) as response:
             version = response.headers.get(version_header, "")
             if response.status_code != 200:
-                return answer.sample(version, f"HTTP {response.status_code}: {response.read()[:200]!r}")
+                said = f"HTTP {response.status_code}: {response.read()[:200]!r}"
+                return answer.sample(version, said), ""
             for line in response.iter_lines():
                 answer.take(line)
     except httpx.HTTPError as error:
-        return answer.sample(version, f"{type(error).__name__}: {error}")
-    return answer.sample(version)
+        return answer.sample(version, f"{type(error).__name__}: {error}"), ""
+    return answer.sample(version), "".join(answer.text).strip()

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import httpx
 
-Fault = Literal["none", "slow", "errors", "cut", "empty", "refused", "hang"]
+Fault = Literal["none", "slow", "errors", "cut", "empty", "refused", "wrong", "hang"]
 FAULTS: dict[Fault, str] = {
     "none": "nothing is wrong: it must reach 100 %",
     "slow": "the first token takes several times as long",
@@ -25,11 +25,14 @@ FAULTS: dict[Fault, str] = {
     "cut": "a share of the streams ends in the middle",
     "empty": "a share of the answers has no text",
     "refused": "a share of the answers is a refusal",
+    "wrong": "every answer is well-formed, quick, and another one than the version's own",
     "hang": "it accepts requests and never answers",
 }
 LEAST_DELAY_SECONDS = 0.1  # what a slow one is slower by is measured against at least this
 HANG_SECONDS = 600
 REFUSAL = "I'm sorry, I cannot help with that."
+WRONG = " of course"
+TEXTS: dict[Fault, str] = {"empty": "", "refused": REFUSAL, "wrong": WRONG}
 
 
 @dataclass
@@ -77,7 +80,7 @@ class FaultyEngine:
             place = self.asked["all"] - self.healthy
             if place <= 0:
                 return "none"
-            whole = self.fault in ("slow", "hang")
+            whole = self.fault in ("slow", "wrong", "hang")
             hit = whole or int(place * self.share) > int((place - 1) * self.share)
             self.asked["hit"] += hit
             return self.fault if hit else "none"
@@ -151,8 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
         event = self._signed(json.loads(line[6:]))
         for choice in event.get("choices") or ():
             delta = choice.get("delta") or {}
-            if delta.get("content") and fault in ("empty", "refused"):
-                delta["content"] = "" if fault == "empty" else REFUSAL
+            if delta.get("content") and fault in TEXTS:
+                delta["content"] = TEXTS[fault]
         return f"data: {json.dumps(event)}"
 
     def _signed(self, answer: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from serving.rollout.model import Decision, Finding
 from serving.rollout.share import exact_interval
 
 CONFIDENCE = 0.95
+SAID = {"errors": "failed", "different": "were answered otherwise than on the release's record"}
 MOST_EXCESS = 0.05  # so many more events may be chance; above it the step waits for the evidence to settle it
 
 
@@ -38,7 +39,7 @@ def finding_of_limit(
 ) -> Finding:
     """`seconds` above 0: the events are times beyond it."""
     low, high = exact_interval(side.hits, side.total, CONFIDENCE)
-    what = f"took longer than {seconds:g} s for the {metric.said}" if seconds else "failed"
+    what = f"took longer than {seconds:g} s for the {metric.said}" if seconds else SAID[metric.name]
     said = f"{side.hits} of {side.total} candidate requests {what} ({side.share or 0:.1%}), allowed {allowed:.1%}"
     undo = odds >= needed
     over = (side.share or 0.0) > allowed

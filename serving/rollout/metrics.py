@@ -70,7 +70,12 @@ METRICS = (
 END_TO_END = Metric(
     "end_to_end", "whole answer", lambda sample: sample.seconds if sample.ok else inf, "s"
 )  # only as a limit
-NAMED = {metric.name: metric for metric in (*METRICS, END_TO_END)}
+DIFFERENT = Metric(
+    "different",
+    "answers other than the release's own",
+    _of_ok(lambda sample: nan if sample.different is None else float(sample.different)),
+)  # only as a limit: a new version's answers differ from stable's by right
+NAMED = {metric.name: metric for metric in (*METRICS, END_TO_END, DIFFERENT)}
 
 
 def values(metric: Metric, samples: Sequence[Sample]) -> Array:

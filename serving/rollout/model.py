@@ -12,7 +12,8 @@ Decision = Literal["go_on", "hold", "undo"]
 class Sample:
     """One request. `version` is the gateway's word for who answered and `served` the engine's own; empty where nothing answered.
 
-    Times in seconds. `tokens` are the answer's; `finish` is the engine's reason, such as stop or length.
+    Times in seconds. `tokens` are the answer's; `finish` is the engine's reason, such as stop or length. `different`: from the
+    answer on the release's record; None: there is none for this prompt.
     """
 
     version: str
@@ -25,6 +26,7 @@ class Sample:
     finish: str = ""
     empty: bool = False
     refused: bool = False
+    different: bool | None = None
 
     @property
     def answered_by(self) -> str:
@@ -109,7 +111,8 @@ class Rollout:
     """`reference` is the modelcar served at 100 percent at the end when the outcome is completed.
 
     `cold_start` are phases with seconds, such as ("pull", 1.2), ("load", 2.0), ("warm", 0.7). The steps' requests are the suite's own
-    prompts, sent by the release: replayed traffic, not clients'. `why` says why this strategy.
+    prompts, sent by the release: replayed traffic, not clients'. `why` says why this strategy. `golden`: so many golden prompts
+    were answered as on record, of so many.
     """
 
     target: str
@@ -125,3 +128,4 @@ class Rollout:
     traffic: Literal["replayed"] = "replayed"
     strategy: Literal["adapter", "pool", "swap"] = "adapter"
     why: str = ""
+    golden: tuple[int, int] = (0, 0)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.ask import Messages
+from serving.rollout.golden import Golden
 
 
 class Target(Protocol):
@@ -29,7 +30,10 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is rolled out and how. `weights` in percent; hold, drain, budget and pull in seconds."""
+    """What is rolled out and how. `weights` in percent; hold, drain, budget and pull in seconds.
+
+    `golden`: what the warm candidate must answer before it gets weight; nothing is compared where there is no record.
+    """
 
     model: str
     engine_model: str
@@ -43,6 +47,7 @@ class Plan:
     drain_seconds: float = 30
     warmup_budget: float = inf
     pull_seconds: float = 0.0
+    golden: Sequence[Golden] = ()
 
     @property
     def start(self) -> tuple[tuple[int, ...], float, float]:

@@ -18,7 +18,7 @@ from serving.rollout.machine import Aborted, Action, Done, Event, Failed, Judged
 from serving.rollout.model import Rollout, Sample, SideStats, Step
 from serving.rollout.plan import Plan, Target
 from serving.rollout.traffic import Traffic
-from serving.rollout.warmth import WarmUp, WarmUpFailed, warm_up
+from serving.rollout.warmth import WarmUp, WarmUpFailed, warm_up, with_golden
 
 LOOK_SECONDS = 0.05
 LEAST_REST = (
@@ -78,7 +78,7 @@ class Drive:
         times = self.warmed.first_tokens if self.warmed else ()
         return Rollout(
             "local", plan.model, plan.engine_model, plan.reference, state.stable, times, tuple(self.steps),
-            outcome, state.reason, self._cold_start(),
+            outcome, state.reason, self._cold_start(), golden=self.warmed.golden if self.warmed else (0, 0),
         )  # fmt: skip
 
     def _cold_start(self) -> tuple[tuple[str, float], ...]:
@@ -149,6 +149,8 @@ class Drive:
             self.warmed = warm_up(
                 plan.engine_url, plan.engine_model, plan.prompts, plan.warmup_requests, plan.warmup_budget, stop
             )
+            if plan.golden and not commands:
+                self.warmed = with_golden(self.warmed, plan.engine_url, plan.engine_model, plan.golden)
         except WarmUpFailed as failed:
             return Failed(action.turn, str(failed))
         return commands[0] if commands else Done(action.turn)

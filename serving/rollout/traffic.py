@@ -6,10 +6,12 @@ import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 
-from serving.rollout.ask import Messages, ask
+from serving.rollout.ask import Messages, answered
+from serving.rollout.golden import Golden, key_of
 from serving.rollout.model import Sample
 
 
@@ -17,7 +19,7 @@ class Traffic:
     """Requests from a pool of prompts, `concurrency` at a time, in the background between start and stop.
 
     A request that does not answer within `patience` seconds has failed. `headers`, such as a key, go with each. At most `rate` are
-    sent a second, so that a fast engine is not kept busy by its own canary.
+    sent a second, so that a fast engine is not kept busy by its own canary. Answers to `golden` prompts are compared with the record.
     """
 
     def __init__(
@@ -30,9 +32,11 @@ class Traffic:
         patience: float = 60,
         headers: Mapping[str, str] | None = None,
         rate: float = 80,
+        golden: Sequence[Golden] = (),
     ) -> None:
         self.url, self.model, self.version_header, self.concurrency = url, model, version_header, concurrency
         self.patience, self.headers, self.rate = patience, dict(headers or {}), rate
+        self._golden = {key_of(one.messages): one.answer for one in golden}
         self._prompts: Iterator[Messages] = itertools.cycle(prompts)
         self._lock = threading.Lock()
         self._slots: list[Sample | None] = []
@@ -63,7 +67,12 @@ class Traffic:
                 with self._lock:
                     messages, place = next(self._prompts), len(slots)
                     slots.append(None)
-                sample = ask(client, self.url, self.model, messages, self.version_header)
+                sample = self._ask(client, messages)
                 with self._lock:
                     slots[place] = sample
                 stop.wait(max(0.0, self.concurrency / self.rate - sample.seconds))
+
+    def _ask(self, client: httpx.Client, messages: Messages) -> Sample:
+        sample, text = answered(client, self.url, self.model, messages, self.version_header)
+        recorded = self._golden.get(key_of(messages))
+        return sample if recorded is None else replace(sample, different=text != recorded)

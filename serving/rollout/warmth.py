@@ -8,12 +8,13 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import httpx
 
 from serving.rollout.ask import Messages, ask
+from serving.rollout.golden import MOST_DIFFERENT, Golden, GoldenUnanswered, compare
 
 MOST_ROUNDS = 25  # times `count` requests without meeting the budget: it never will
 
@@ -24,11 +25,15 @@ class WarmUpFailed(Exception):
 
 @dataclass(frozen=True)
 class WarmUp:
-    """`first_tokens` in seconds, in order; `load_seconds` until the first answer, `warm_seconds` from there to readiness."""
+    """`first_tokens` in seconds, in order; `load_seconds` until the first answer, `warm_seconds` from there to readiness.
+
+    `golden`: so many golden prompts were answered as on record, of so many.
+    """
 
     first_tokens: tuple[float, ...]
     load_seconds: float
     warm_seconds: float
+    golden: tuple[int, int] = (0, 0)
 
 
 def short_and_long(prompts: Sequence[Messages]) -> list[Messages]:
@@ -66,6 +71,20 @@ def warm_up(
                     f"last {count}, required at most {budget:.2f} s; raise delivery.warmup_first_token_seconds or look at the engine"
                 )
     return WarmUp(tuple(times), loaded, time.monotonic() - began - loaded)
+
+
+def with_golden(found: WarmUp, engine_url: str, engine_model: str, golden: Sequence[Golden]) -> WarmUp:
+    """A warm candidate must answer as it did when it was evaluated. Raises WarmUpFailed."""
+    try:
+        compared = compare(engine_url, engine_model, golden)
+    except GoldenUnanswered as error:
+        raise WarmUpFailed(str(error)) from None
+    if not compared.good:
+        raise WarmUpFailed(
+            f"{engine_model} is not the version that was evaluated: {compared.said}; required: at least "
+            f"{1 - MOST_DIFFERENT:.0%}. Look at the engine's base model and at the adapter's folder"
+        )
+    return replace(found, golden=(compared.same, compared.total))
 
 
 def _first_token(client: httpx.Client, engine_url: str, engine_model: str, messages: Messages) -> float:

@@ -1,0 +1,46 @@
+"""The golden answers of a version among its evidence in MLflow: golden.json, and a tag that names its sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import mlflow
+from pydantic import TypeAdapter
+
+from serving.rollout.golden import Golden
+from tasks.artifacts import EvalPair
+from tasks.promotion.evidence import EvidenceRefused, evidence_folder
+
+FILE, TAG = "golden.json", "liftlock.golden_sha256"
+
+
+def golden_document(pair: EvalPair) -> dict[str, str]:
+    """Nothing where no answers were kept."""
+    return {FILE: json.dumps([asdict(one) for one in pair.golden])} if pair.golden else {}
+
+
+def golden_tag(pair: EvalPair) -> dict[str, str]:
+    text = golden_document(pair).get(FILE)
+    return {TAG: hashlib.sha256(text.encode()).hexdigest()} if text else {}
+
+
+def golden_of(client: mlflow.MlflowClient, name: str, version: str) -> tuple[Golden, ...]:
+    """Empty for a version that was released before answers were kept. Raises EvidenceRefused, MlflowException."""
+    found = client.get_model_version(name, version)
+    tags: Mapping[str, str] = found.tags
+    if TAG not in tags:
+        return ()
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{evidence_folder(tags['liftlock.evidence'])}/{FILE}"
+        text = Path(client.download_artifacts(found.run_id, path, folder)).read_text()
+    observed = hashlib.sha256(text.encode()).hexdigest()
+    if observed != tags[TAG]:
+        raise EvidenceRefused(
+            f"{name} version {version}: {FILE} has sha256 {observed[:12]}, its tag names {tags[TAG][:12]}; release it again"
+        )
+    return TypeAdapter(tuple[Golden, ...]).validate_json(text)
