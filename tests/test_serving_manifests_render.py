@@ -174,8 +174,25 @@ def test_what_cannot_be_rendered_is_refused_with_what_is_required(case: str) -> 
     assert required in str(caught.value)
 
 
-def test_two_adapters_of_one_engine_come_in_one_modelcar() -> None:
-    with pytest.raises(DesiredInvalid, match="the modelcar of stable too"):
+def test_a_deployment_mounts_the_modelcar_of_each_adapter() -> None:
+    """The arguments and images are the same whichever has the traffic, so promotion and undo restart nothing."""
+    old, new = adapter_member("3", "3"), adapter_member("4", "4")
+    canary = render(on_one_engine(form="deployment", stable=old, candidate=new))
+    idle = replace(new.adapter or Adapter("", ""), modelcar=new.modelcar)
+    undone = render(on_one_engine(form="deployment", stable=old, candidate=None, weight=0, idle_adapters=(idle,)))
+    assert changed(canary, undone) == {"route.yaml", "rewrite.yaml"}
+    engine = container(canary, "ticket-router")
+    assert engine["args"][0] == "--model=/mnt/modelcar/models"
+    assert engine["args"][-2:] == [
+        "ticket-router-v3=/mnt/modelcar-1/models/adapters/ticket-router-v3",
+        "ticket-router-v4=/mnt/modelcar/models/adapters/ticket-router-v4",
+    ]
+    mounts = {each["name"]: each["mountPath"] for each in engine["volumeMounts"]}
+    assert (mounts["modelcar"], mounts["modelcar-1"]) == ("/mnt/modelcar", "/mnt/modelcar-1")
+
+
+def test_two_adapters_of_one_engine_of_kserve_come_in_one_modelcar() -> None:
+    with pytest.raises(DesiredInvalid, match="one modelcar with both adapters"):
         on_one_engine(candidate=adapter_member("4", "5"))
     with pytest.raises(DesiredInvalid, match="one of its own"):
         on_one_engine(

@@ -32,10 +32,14 @@ class DesiredInvalid(ValueError):
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter in the modelcar. `name` is the engine's; `path` is below `models/` of the image."""
+    """A LoRA adapter in a modelcar. `name` is the engine's; `path` is below `models/` of the image.
+
+    `modelcar` is empty for the image of the member that it is of.
+    """
 
     name: str
     path: str
+    modelcar: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,11 +131,10 @@ class Alias:
 class Desired:
     """A model as it shall be on the cluster: `weight` percent of its requests go to the candidate.
 
-    adapter: one engine holds both members' adapters in one modelcar. pool: an engine and an InferencePool for each member.
-    swap: one member's engine runs at a time; `weight` is 0 or 100. `surge`: a GPU is free for a second engine while one
-    replaces the other, so the engine is updated without a gap. `idle_adapters`: further adapters of the modelcar that the
-    engine holds (strategy adapter): a version that was undone or replaced stays until the next release, so nothing restarts.
-    Raises DesiredInvalid.
+    adapter: one engine holds both members' adapters. pool: an engine and an InferencePool for each member. swap: one member's
+    engine runs at a time; `weight` is 0 or 100. `surge`: a GPU is free for a second engine while one replaces the other, so the
+    engine is updated without a gap. `idle_adapters`: further adapters that the engine holds (strategy adapter): a version that
+    was undone or replaced stays until the next release, so nothing restarts. Raises DesiredInvalid.
     """
 
     model: str
@@ -211,9 +214,12 @@ def _members(desired: Desired) -> None:
 def _one_engine(desired: Desired) -> None:
     if any(member.adapter is None for member in desired.members):
         raise invalid("strategy", "adapter", "an adapter in each member; use pool or swap for a full model")
-    if len({member.modelcar for member in desired.members}) > 1:
+    cars = {each.modelcar for each in desired.members} | {each.modelcar for each in desired.idle_adapters} - {""}
+    if len(cars) > 1 and desired.form != "deployment":
         raise invalid(
-            "candidate.modelcar", desired.members[-1].modelcar, "the modelcar of stable too, with both adapters in it"
+            "candidate.modelcar",
+            desired.members[-1].modelcar,
+            "one modelcar with both adapters, or form deployment, which mounts several",
         )
     names = [member.adapter.name for member in desired.members if member.adapter]
     if len(set(names)) < len(names) or desired.model in names:

@@ -13,12 +13,6 @@ GAP = "liftlock.dev/gap"
 COMPONENT = "app.kubernetes.io/component"
 EVALUATION = "evaluation"  # component of the pods that may ask an engine directly
 PORTS: dict[Form, int] = {"inferenceservice": 8080, "deployment": 8000, "llminferenceservice": 8000}
-# Where the modelcar's folder models/ is for the engine: KServe links it, an image volume holds the whole image.
-MODEL_FOLDERS: dict[Form, str] = {
-    "inferenceservice": "/mnt/models",
-    "deployment": "/mnt/modelcar/models",
-    "llminferenceservice": "/mnt/models",
-}
 
 
 def selector(name: str) -> dict[str, str]:

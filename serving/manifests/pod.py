@@ -10,7 +10,8 @@ from typing import Any
 
 from serving.fit.stamp import ANNOTATION, stamp
 from serving.manifests.model import Desired, Member
-from serving.manifests.naming import MODEL_FOLDERS, PORTS
+from serving.manifests.modelcars import loaded, sources
+from serving.manifests.naming import PORTS
 
 CONTAINERS = {"inferenceservice": "kserve-container", "deployment": "vllm", "llminferenceservice": "main"}
 USER = 65532
@@ -39,18 +40,13 @@ def grace_seconds(desired: Desired) -> int:
     return desired.request_seconds + GRACE_MARGIN
 
 
-def modelcar_of(member: Member) -> str:
-    return f"oci://{member.modelcar}"
-
-
 def argv(desired: Desired, member: Member) -> tuple[str, ...]:
     """vLLM's flags. Clients ask for the model's name, so that is what an engine of one version is called."""
-    folder = MODEL_FOLDERS[desired.form]
-    adapters = engine_adapters(desired, member)
-    served = f"{desired.model}-base" if adapters else desired.model
-    modules = tuple(f"{name}={folder}/{path}" for name, path in adapters)
+    found = loaded(desired, member)
+    served = f"{desired.model}-base" if found.adapters else desired.model
+    modules = tuple(f"{name}={folder}" for name, folder in found.adapters)
     return (
-        f"--model={folder}",
+        f"--model={found.base}",
         f"--served-model-name={served}",
         f"--port={PORTS[desired.form]}",
         *member.flags,
@@ -58,18 +54,9 @@ def argv(desired: Desired, member: Member) -> tuple[str, ...]:
     )
 
 
-def engine_adapters(desired: Desired, member: Member) -> tuple[tuple[str, str], ...]:
-    """(name, path) of each adapter that the engine loads, by name: moving traffic between them restarts nothing."""
-    if desired.strategy == "adapter":
-        held = {each.adapter.name: each.adapter.path for each in desired.members if each.adapter}
-        held |= {each.name: each.path for each in desired.idle_adapters}
-        return tuple(sorted(held.items()))
-    return ((desired.model, member.adapter.path),) if member.adapter else ()
-
-
 def warm_model(desired: Desired, member: Member) -> str:
     """What the readiness probe asks for."""
-    adapters = engine_adapters(desired, member)
+    adapters = loaded(desired, member).adapters
     return adapters[0][0] if adapters else desired.model
 
 
@@ -77,13 +64,12 @@ def pod_annotations(desired: Desired, member: Member) -> dict[str, str]:
     """The fit stamp, bound to the arguments as they are rendered. Raises NotStampable."""
     if member.fit is None:
         return {}
-    source = modelcar_of(member) if desired.form == "inferenceservice" else member.modelcar
     text = stamp(
         {CONTAINERS[desired.form]: argv(desired, member)},
         gpu=member.fit.gpu,
         model=member.fit.model_digest,
         selector=node_selector(desired),
-        sources=() if desired.form == "llminferenceservice" else (source,),
+        sources=sources(desired, member),
         verdict=member.fit.verdict,
     )
     return {ANNOTATION: text}
@@ -158,7 +144,7 @@ def _environment(desired: Desired, member: Member) -> list[dict[str, Any]]:
         "WARM_PROMPTS": "/warmup",
     }
     if desired.form == "inferenceservice":
-        values = {"STORAGE_URI": modelcar_of(member), **values}
+        values = {"STORAGE_URI": f"oci://{loaded(desired, member).images[0]}", **values}
     key = {"secretKeyRef": {"name": desired.platform.api_key_secret, "key": desired.platform.api_key}}
     secret = [{"name": name, "valueFrom": key} for name in ("VLLM_API_KEY", "WARM_API_KEY")]
     return [*({"name": name, "value": value} for name, value in values.items()), *secret]

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from serving.manifests.model import Desired, Member
+from serving.manifests.modelcars import loaded, mount_path
 from serving.manifests.naming import evidence, labels, metadata
-from serving.manifests.pod import modelcar_of, pod_annotations, pod_spec
+from serving.manifests.pod import pod_annotations, pod_spec
 
 # A start that outlasts this is told as failed; the startup probe has ended it before.
 PROGRESS_MARGIN = 900
@@ -44,11 +45,7 @@ def _metadata(desired: Desired, member: Member, annotations: dict[str, str]) -> 
 
 def _deployment(desired: Desired, member: Member) -> dict[str, Any]:
     name, spec = desired.name_of(member), pod_spec(desired, member)
-    image = {"reference": member.modelcar, "pullPolicy": "IfNotPresent"}
-    spec["volumes"].insert(0, {"name": "modelcar", "image": image})
-    spec["containers"][0]["volumeMounts"].insert(
-        0, {"name": "modelcar", "mountPath": "/mnt/modelcar", "readOnly": True}
-    )
+    _mount(spec, loaded(desired, member).images)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -68,6 +65,18 @@ def _deployment(desired: Desired, member: Member) -> dict[str, Any]:
             },
         },
     }
+
+
+def _mount(spec: dict[str, Any], images: tuple[str, ...]) -> None:
+    """Each modelcar as an image volume, before the pod's other volumes."""
+    names = [mount_path(index).rpartition("/")[2] for index in range(len(images))]
+    spec["volumes"][:0] = [
+        {"name": name, "image": {"reference": image, "pullPolicy": "IfNotPresent"}}
+        for name, image in zip(names, images, strict=True)
+    ]
+    spec["containers"][0]["volumeMounts"][:0] = [
+        {"name": name, "mountPath": mount_path(index), "readOnly": True} for index, name in enumerate(names)
+    ]
 
 
 def _inference_service(desired: Desired, member: Member) -> dict[str, Any]:
@@ -98,7 +107,7 @@ def _llm_inference_service(desired: Desired, member: Member) -> dict[str, Any]:
         "kind": "LLMInferenceService",
         "metadata": _metadata(desired, member, {}),
         "spec": {
-            "model": {"uri": modelcar_of(member), "name": desired.model},
+            "model": {"uri": f"oci://{member.modelcar}", "name": desired.model},
             "replicas": member.replicas if runs(desired, member) else 0,
             "labels": labels(desired, name, "engine"),
             "annotations": pod_annotations(desired, member),
