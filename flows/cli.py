@@ -30,6 +30,7 @@ from flows.cli_promotion import ledger
 from flows.cli_promotion import register as register_promotion
 from flows.cli_rag import register as register_rag
 from flows.cli_recall import register as register_recall
+from flows.cli_render import register as register_render
 from flows.cli_rollout import rollout
 from flows.cli_signing import register as register_signing
 
@@ -56,6 +57,7 @@ register_history(app)
 register_rag(app)
 register_gateway(app)
 register_recall(app)
+register_render(app)
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 BAD_INPUT = 2
 

@@ -64,6 +64,11 @@ def roll_out_version(
     Raises VerificationFailed, ContentMismatch, ContractBroken, DigestMismatch, GatewayNotApplied, AliasMoved, and
     ReleaseUnderWay where another rollout of the model or its rollback is under way.
     """
+    if spec.delivery.target != "local":
+        raise StrategyMissing(
+            f"delivery.target is {spec.delivery.target}; a release rolls out on this machine alone. Say `target: local`, or write the "
+            "manifests with `liftlock render`"
+        )
     with ModelLock(addresses(get_settings()).dsn("liftlock"), spec.name, "rollout"):
         return _roll_out_locked(version, modelcar, fit, dataset, spec)
 

@@ -47,6 +47,11 @@ class Settings(BaseSettings):
     )
     registry_repository: str = Field("liftlock", description="Prefix of the repository names in that registry.")
 
+    platform: Path = Field(
+        ROOT / "deploy" / "serving" / "platform.yaml",
+        description="Names and images of the cluster that models are delivered to.",
+    )
+
     embeddings_url: str | None = Field(
         None, description="OpenAI embeddings API to index and search with; left out, a local server, started on demand."
     )

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from tasks.cluster_spec import ClusterSpec
 from tasks.gate_spec import GateSpec, Part
 from tasks.plain_yaml import Plain, Where, YamlInvalid, read_plain
 
@@ -113,11 +114,16 @@ class SloSpec(Part):
 class DeliverySpec(Part):
     """How the new version takes over the traffic."""
 
-    target: Literal["local"] = Field("local", description="vLLM and Envoy on this machine.")
-    strategy: Literal["adapter", "pool", "auto"] = Field(
+    target: Literal["local", "gitops", "kubernetes"] = Field(
+        "local",
+        description="local: vLLM and Envoy on this machine; gitops: commits to the platform's repository; kubernetes: server-side apply.",
+    )
+    cluster: ClusterSpec = Field(ClusterSpec(), description="Of gitops and kubernetes: how it is served there.")
+    strategy: Literal["adapter", "pool", "swap", "auto"] = Field(
         "adapter",
         description="adapter: one engine, two adapters, the gateway rewrites the model name by weight; pool: a second engine, for "
-        "another base model or other limits; auto: what the running engine and the fit report allow.",
+        "another base model or other limits; swap: on a cluster, one engine at a time with a gap; auto: what the running engine and "
+        "the fit report allow, on a cluster its GPUs and quotas.",
     )
     steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
         (10, 50, 100), description="Weights of the canary in percent; the last is 100."
@@ -152,6 +158,12 @@ class DeliverySpec(Part):
         if list(steps) != sorted(set(steps)) or steps[-1:] != (100,):
             raise ValueError("must rise and end at 100, e.g. [10, 50, 100]")
         return steps
+
+    @model_validator(mode="after")
+    def _swap_is_of_a_cluster(self) -> DeliverySpec:
+        if self.target == "local" and self.strategy == "swap":
+            raise ValueError("strategy swap is of the targets gitops and kubernetes; locally say adapter, pool or auto")
+        return self
 
 
 class ApprovalSpec(Part):

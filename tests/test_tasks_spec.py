@@ -124,7 +124,7 @@ def test_a_wrong_type_is_named(tmp_path: Path, added: str, line: int, words: str
         ("training: {target_modules: []}", "training.target_modules: Tuple should have at least 1 item"),
         ("serving: {max_lora_rank: 12}", "serving.max_lora_rank: Input should be 8, 16, 32, 64, 128 or 256 (found 12)"),
         ("serving: {gpu: nvidia-l5}", "serving.gpu: must be one of nvidia-a10, nvidia-a100-40gb, "),
-        ("delivery: {target: moon}", "delivery.target: Input should be 'local' (found 'moon')"),
+        ("delivery: {target: moon}", "delivery.target: Input should be 'local', 'gitops' or 'kubernetes' (found 'moon')"),
         ("delivery: {max_error_rate: .nan}", "delivery.max_error_rate: Input should be less than or equal to 1 (found nan)"),
         ("delivery: {max_first_token_ratio: .inf}", "delivery.max_first_token_ratio: Input should be less than or equal to 100"),
     ],
