@@ -29,6 +29,7 @@ TOKEN = "only-for-tests"
 ASSETS = "KUBEBUILDER_ASSETS"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 UNPACK_SECONDS = 300
+BARE = ("--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount")  # nobody makes service accounts
 
 
 def find_program(name: str) -> str:
@@ -60,12 +61,24 @@ def find_definition(file: str) -> Path:
     return path
 
 
-@dataclass(frozen=True)
+@dataclass
 class ApiServer:
-    """An admin's client; paths as in the Kubernetes API reference."""
+    """An admin's client; paths as in the Kubernetes API reference. `folder` holds its files and logs."""
 
     client: httpx.Client
     authority: Path
+    folder: Path
+    argv: list[str]
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def start(self) -> None:
+        """Again, after a kill; returns when it is ready."""
+        self.process = started(self.argv, self.folder / "server.log")
+        _wait_until_ready(self.client, self.process, self.folder / "server.log")
 
     def apply(self, path: str, document: dict[str, Any]) -> None:
         """Server-side apply."""
@@ -97,49 +110,59 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 
 @contextmanager
-def running_api_server(folder: Path) -> Iterator[ApiServer]:
-    """One of the caller's own, for tests that take cluster-wide things away."""
-    programs = {name: find_program(name) for name in ("etcd", "kube-apiserver", "openssl")}
+def running_api_server(folder: Path, *flags: str) -> Iterator[ApiServer]:
+    """One of the caller's own, for tests that take cluster-wide things away or add controllers. `flags`: in place of BARE."""
     client_port, peer_port, port = free_ports(3)
-    etcd_url = f"http://127.0.0.1:{client_port}"
-    key = folder / "service-account.key"
-    subprocess.run([programs["openssl"], "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+    etcd_url, key = f"http://127.0.0.1:{client_port}", folder / "service-account.key"
+    subprocess.run([find_program("openssl"), "genrsa", "-out", key, "2048"], check=True, capture_output=True)
     (folder / "tokens.csv").write_text(f'{TOKEN},admin,admin,"system:masters"\n')
     etcd = [
-        programs["etcd"], f"--data-dir={folder}/etcd", f"--listen-client-urls={etcd_url}", "--unsafe-no-fsync",
+        find_program("etcd"), f"--data-dir={folder}/etcd", f"--listen-client-urls={etcd_url}", "--unsafe-no-fsync",
         f"--advertise-client-urls={etcd_url}", f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
         f"--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}",
         f"--initial-cluster=default=http://127.0.0.1:{peer_port}",
     ]  # fmt: skip
     server = [
-        programs["kube-apiserver"], f"--etcd-servers={etcd_url}", f"--secure-port={port}", "--bind-address=127.0.0.1",
+        find_program("kube-apiserver"), f"--etcd-servers={etcd_url}", f"--secure-port={port}", "--bind-address=127.0.0.1",
         "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none", f"--cert-dir={folder}/certs",
-        f"--token-auth-file={folder}/tokens.csv", "--authorization-mode=RBAC",
-        f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
-        f"--service-account-issuer=https://127.0.0.1:{port}", "--service-cluster-ip-range=10.96.0.0/16",
-        "--disable-admission-plugins=ServiceAccount",
+        f"--token-auth-file={folder}/tokens.csv", f"--service-account-key-file={key}",
+        f"--service-account-signing-key-file={key}", f"--service-account-issuer=https://127.0.0.1:{port}",
+        "--service-cluster-ip-range=10.96.0.0/16", *(flags or BARE),
     ]  # fmt: skip
-    with _running(etcd, folder / "etcd.log"), _running(server, folder / "server.log") as process:
+    with running(etcd, folder / "etcd.log"):
+        process = started(server, folder / "server.log")
         tls = _wait_for_certificate(folder, process)
         headers = {"authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=f"https://127.0.0.1:{port}", headers=headers, verify=tls, timeout=30) as client:
-            _wait_until_ready(client, process, folder / "server.log")
-            yield ApiServer(client, folder / "certs" / "apiserver.crt")
+            made = ApiServer(client, folder / "certs" / "apiserver.crt", folder, server, process)
+            try:
+                _wait_until_ready(client, process, folder / "server.log")
+                yield made
+            finally:
+                stop(made.process)
+
+
+def started(argv: list[str], log: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(argv, stdout=output, stderr=output, cwd=log.parent, env=environment)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
-def _running(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=output, cwd=log.parent)
+def running(argv: list[str], log: Path, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    process = started(argv, log, environment)
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
 
 
 def _wait_for_certificate(folder: Path, process: subprocess.Popen[bytes]) -> ssl.SSLContext:

@@ -7,7 +7,7 @@ same way both times: temperature 0, MAX_TOKENS tokens. A few may differ, because
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -63,16 +63,20 @@ def record(engine_url: str, engine_model: str, prompts: Sequence[Messages]) -> t
     return tuple(Golden(tuple(one), text) for one, text in zip(prompts, texts, strict=True))
 
 
-def compare(engine_url: str, engine_model: str, golden: Sequence[Golden]) -> Compared:
-    """Raises GoldenUnanswered."""
-    texts = _texts(engine_url, engine_model, [one.messages for one in golden])
+def compare(
+    engine_url: str, engine_model: str, golden: Sequence[Golden], headers: Mapping[str, str] | None = None
+) -> Compared:
+    """`headers`, such as a key, go with each. Raises GoldenUnanswered."""
+    texts = _texts(engine_url, engine_model, [one.messages for one in golden], headers)
     other = [(one.answer, text) for one, text in zip(golden, texts, strict=True) if one.answer != text]
     example = f"on record {other[0][0][:60]!r}, answered {other[0][1][:60]!r}" if other else ""
     return Compared(len(golden) - len(other), len(golden), example)
 
 
-def _texts(engine_url: str, engine_model: str, prompts: Sequence[Messages]) -> list[str]:
-    with httpx.Client(timeout=PATIENCE_SECONDS) as client, ThreadPoolExecutor(AT_ONCE) as pool:
+def _texts(
+    engine_url: str, engine_model: str, prompts: Sequence[Messages], headers: Mapping[str, str] | None = None
+) -> list[str]:
+    with httpx.Client(timeout=PATIENCE_SECONDS, headers=headers) as client, ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda one: answered(client, engine_url, engine_model, one, ""), prompts))
     failed: Sample | None = next((sample for sample, _ in found if not sample.ok), None)
     if failed:

@@ -33,6 +33,9 @@ class LocalTarget:
         split = self.gateway.splits().get(model)
         return split.stable if split else self.gateway.base_model
 
+    def place(self, model: str, candidate: str) -> None:
+        """The verified adapter lies in the engine's folder, or the candidate's engine runs, before the rollout begins."""
+
     def weigh(self, model: str, candidate: str | None, weight: int) -> None:
         engine = self.candidate_engine if candidate else None
         self.gateway.set_weight(model, candidate, weight, engine, self.sticky if candidate else None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
 
@@ -12,10 +12,17 @@ from serving.rollout.ask import Messages
 from serving.rollout.golden import Golden
 
 
+class Blocked(Exception):
+    """A person has to act before anything more is done. The rollout stays where it is, and goes on when it is run again."""
+
+
 class Target(Protocol):
     """Where a candidate gets its weight. Each call returns only when it is in force, and may be made again."""
 
     def stable(self, model: str) -> str: ...
+
+    def place(self, model: str, candidate: str) -> None:
+        """Where it can be asked, with no weight."""
 
     def weigh(self, model: str, candidate: str | None, weight: int) -> None: ...
 
@@ -33,6 +40,7 @@ class Plan:
     """What is rolled out and how. `weights` in percent; hold, drain, budget and pull in seconds.
 
     `golden`: what the warm candidate must answer before it gets weight; nothing is compared where there is no record.
+    `engine_url` is where the candidate is asked while it warms up, with `headers`. `target` is the delivery target's name.
     """
 
     model: str
@@ -48,6 +56,8 @@ class Plan:
     warmup_budget: float = inf
     pull_seconds: float = 0.0
     golden: Sequence[Golden] = ()
+    target: str = "local"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def start(self) -> tuple[tuple[int, ...], float, float]:

@@ -16,7 +16,7 @@ from serving.rollout.kept import Kept, Rollouts
 from serving.rollout.kept_steps import Shown, keep_step, kept_steps
 from serving.rollout.machine import Aborted, Action, Done, Event, Failed, Judged, Restarted, State, Ticked
 from serving.rollout.model import Rollout, Sample, SideStats, Step
-from serving.rollout.plan import Plan, Target
+from serving.rollout.plan import Blocked, Plan, Target
 from serving.rollout.traffic import Traffic
 from serving.rollout.warmth import WarmUp, WarmUpFailed, warm_up, with_golden
 
@@ -64,9 +64,11 @@ class Drive:
         return self.kept.state
 
     def to_the_end(self) -> Rollout:
-        """Raises what the pipeline raised, after stable has all of the traffic again."""
+        """Raises what the pipeline raised, after stable has all of the traffic again; but Blocked with everything as it is."""
         try:
             self._go(self.kept.tell(Restarted()))
+        except Blocked:
+            raise
         except BaseException as error:
             self._end_early(error)
             raise
@@ -77,7 +79,7 @@ class Drive:
         outcome: Literal["completed", "undone"] = "completed" if state.phase == "completed" else "undone"
         times = self.warmed.first_tokens if self.warmed else ()
         return Rollout(
-            "local", plan.model, plan.engine_model, plan.reference, state.stable, times, tuple(self.steps),
+            plan.target, plan.model, plan.engine_model, plan.reference, state.stable, times, tuple(self.steps),
             outcome, state.reason, self._cold_start(), golden=self.warmed.golden if self.warmed else (0, 0),
         )  # fmt: skip
 
@@ -127,6 +129,8 @@ class Drive:
                     self.target.drain(plan.model, state.drain_seconds)
                 case "remove":
                     self.target.remove(state.candidate)
+        except Blocked:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a target raises, its action was not performed
             if not state.rising:
                 time.sleep(RETRY_SECONDS)
@@ -145,12 +149,14 @@ class Drive:
                 self._tell(command)
             return bool(commands)
 
+        self.target.place(plan.model, self.state.candidate)
         try:
             self.warmed = warm_up(
-                plan.engine_url, plan.engine_model, plan.prompts, plan.warmup_requests, plan.warmup_budget, stop
-            )
+                plan.engine_url, plan.engine_model, plan.prompts, plan.warmup_requests, plan.warmup_budget, stop,
+                plan.headers,
+            )  # fmt: skip
             if plan.golden and not commands:
-                self.warmed = with_golden(self.warmed, plan.engine_url, plan.engine_model, plan.golden)
+                self.warmed = with_golden(self.warmed, plan.engine_url, plan.engine_model, plan.golden, plan.headers)
         except WarmUpFailed as failed:
             return Failed(action.turn, str(failed))
         return commands[0] if commands else Done(action.turn)
@@ -204,7 +210,7 @@ def roll_out(
             stable = target.stable(plan.model)
             if stable == plan.engine_model:
                 said = "it has all the traffic already"
-                return Rollout("local", plan.model, stable, plan.reference, stable, (), (), "completed", said)
+                return Rollout(plan.target, plan.model, stable, plan.reference, stable, (), (), "completed", said)
             kept = rollouts.begin(State(plan.model, plan.engine_model, stable, *plan.start))
         return Drive(kept, plan, target, traffic, on_step, kept_steps(kept)).to_the_end()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -50,15 +50,16 @@ def warm_up(
     count: int,
     budget: float = inf,
     stop: Callable[[], bool] = lambda: False,
+    headers: Mapping[str, str] | None = None,
 ) -> WarmUp:
     """Requests straight to the engine until `count` in a row had their first token within `budget` seconds.
 
-    `stop` is asked before each; where it says yes, fewer are sent. Raises WarmUpFailed on the first failure, and where the
-    budget is not met in MOST_ROUNDS x count requests.
+    `headers`, such as a key, go with each. `stop` is asked before each; where it says yes, fewer are sent. Raises
+    WarmUpFailed on the first failure, and where the budget is not met in MOST_ROUNDS x count requests.
     """
     times: list[float] = []
     began, loaded = time.monotonic(), 0.0
-    with httpx.Client(timeout=120) as client:
+    with httpx.Client(timeout=120, headers=headers) as client:
         for messages in itertools.islice(itertools.cycle(short_and_long(prompts)), MOST_ROUNDS * count):
             if stop() or (len(times) >= count and max(times[-count:]) <= budget):
                 break
@@ -73,10 +74,16 @@ def warm_up(
     return WarmUp(tuple(times), loaded, time.monotonic() - began - loaded)
 
 
-def with_golden(found: WarmUp, engine_url: str, engine_model: str, golden: Sequence[Golden]) -> WarmUp:
+def with_golden(
+    found: WarmUp,
+    engine_url: str,
+    engine_model: str,
+    golden: Sequence[Golden],
+    headers: Mapping[str, str] | None = None,
+) -> WarmUp:
     """A warm candidate must answer as it did when it was evaluated. Raises WarmUpFailed."""
     try:
-        compared = compare(engine_url, engine_model, golden)
+        compared = compare(engine_url, engine_model, golden, headers)
     except GoldenUnanswered as error:
         raise WarmUpFailed(str(error)) from None
     if not compared.good:

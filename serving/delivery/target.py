@@ -1,0 +1,97 @@
+"""The delivery targets gitops and kubernetes: what the rollout asks for, as changes of one record. The effect is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from serving.delivery.change import Change, split_said
+from serving.delivery.effect import DeliveryFailed, Effect
+from serving.delivery.record import Record
+from serving.delivery.steps import (
+    beside,
+    brought_back,
+    member_called,
+    promoted,
+    weighed,
+    without_candidate,
+    word_of,
+)  # fmt: skip
+from serving.manifests.model import Desired
+
+NOTHING = "nothing"  # stable's name where the model was never delivered
+
+
+@dataclass(frozen=True)
+class ClusterTarget:
+    """`release` has the candidate and no stable; None for a rollout that is only brought to its end.
+
+    `story` says why the next step may be taken: what was seen in the one before.
+    """
+
+    effect: Effect
+    release: Desired | None
+    story: Callable[[], Sequence[str]] = tuple
+
+    def stable(self, model: str) -> str:
+        record = self.effect.read()
+        if record is None or record.desired.stable is None:
+            return NOTHING
+        return word_of(record.desired, record.desired.stable)
+
+    def place(self, model: str, candidate: str) -> None:
+        """The candidate beside stable, with no request yet; returns when it is ready."""
+        if self.release is None:
+            raise DeliveryFailed(f"nobody says what {candidate} is made of; deliver it again")
+        record = beside(self.release, self.effect.read(), 0)
+        self._write(model, record, f"place {_said(record)}")
+
+    def weigh(self, model: str, candidate: str | None, weight: int) -> None:
+        record = self._record(model)
+        if record.desired.stable is not None:
+            self._write(model, weighed(record, weight), _said(weighed(record, weight)))
+
+    def promote(self, model: str, candidate: str) -> None:
+        record = self._record(model)
+        after = promoted(record)
+        self._write(model, after, f"promote {_said(after)}")
+
+    def restore(self, model: str, stable: str) -> None:
+        """All requests to `stable`. Where it was removed already it comes back first, and gets them when it is ready."""
+        record = self.effect.read()
+        if record is None or stable == NOTHING:
+            return
+        if record.desired.stable is None or word_of(record.desired, record.desired.stable) != stable:
+            earlier = member_called(record, stable)
+            if earlier is None:
+                raise DeliveryFailed(f"{stable} is not in the record of {model}; deliver that version again")
+            record = brought_back(record, earlier)
+            self._write(model, record, f"undo: bring back {_said(record)}")
+        if record.desired.candidate is not None:
+            record = weighed(record, 0)
+            self._write(model, record, f"undo: {_said(record)}")
+
+    def drain(self, model: str, seconds: float) -> bool:
+        """Nothing to wait for here: a member that is removed ends by its preStop hook, which waits for its last request."""
+        return True
+
+    def remove(self, model: str, candidate: str) -> None:
+        record = self.effect.read()
+        if record is None or record.desired.candidate is None:
+            return
+        if word_of(record.desired, record.desired.candidate) == candidate:
+            after = without_candidate(record)
+            self._write(model, after, f"undo: remove v{record.desired.candidate.version}")
+
+    def _record(self, model: str) -> Record:
+        record = self.effect.read()
+        if record is None:
+            raise DeliveryFailed(f"{model} is not delivered any more; somebody removed it")
+        return record
+
+    def _write(self, model: str, record: Record | None, subject: str) -> None:
+        self.effect.write(Change(model, record, subject, tuple(self.story())))
+
+
+def _said(record: Record) -> str:
+    return split_said(record.desired)
