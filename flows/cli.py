@@ -32,6 +32,7 @@ from flows.cli_rag import register as register_rag
 from flows.cli_recall import register as register_recall
 from flows.cli_render import register as register_render
 from flows.cli_rollout import rollout
+from flows.cli_serve import register as register_serve
 from flows.cli_signing import register as register_signing
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ app.command(rich_help_panel="Release")(coherence)
 register_promotion(app)
 register_deploy(app)
 register_drill(app)
+register_serve(app)
 register_history(app)
 register_rag(app)
 register_gateway(app)

@@ -14,11 +14,11 @@ BAD_INPUT = {
     "NotIndexed", "EmbedderMismatch", "EmbedderUnavailable", "IndexBusy", "ContextTooSmall", "ModelUnnamed", "TenantInvalid", "AddressTaken",
     "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "NoSuchRequest", "DatasetUnknown", "EndpointInvalid",
     "DocumentsSuiteInvalid", "DesiredInvalid", "PlatformInvalid", "VersionNotDeliverable", "OutputTaken", "ValuesInvalid",
-    "InputInvalid", "YamlRefused", "DurationInvalid", "ProbeFailed",
+    "InputInvalid", "YamlRefused", "DurationInvalid", "ProbeFailed", "BasesDiffer",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",
       "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed", "StrategyMissing",
-      "NotTraced", "ApprovalRefused", "ChainIncoherent", "NotSchedulable"}  # fmt: skip
+      "NotTraced", "ProbeRefused", "ApprovalRefused", "ChainIncoherent", "NotSchedulable"}  # fmt: skip
 
 OPEN = {"ApprovalPending"}
 

@@ -11,7 +11,7 @@ from tasks.processor import has_gpu, read_cpuinfo
 from tasks.whole_file import write_whole
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, ARM
-LIMITS = ("max_model_len", "max_num_seqs", "max_loras", "max_lora_rank")
+LIMITS = ("max_model_len", "max_num_seqs", "max_loras", "max_lora_rank", "max_cpu_loras")
 
 
 class EngineBusy(Exception):
@@ -27,6 +27,11 @@ class Engine:
     max_num_seqs: int = 64
     max_loras: int = 4
     max_lora_rank: int = 8  # vLLM pads every adapter to it, and on a CPU the work grows with it
+    max_cpu_loras: int = 0  # adapters kept in the host's memory; 0: four times max_loras
+
+    @property
+    def cpu_loras(self) -> int:
+        return max(self.max_cpu_loras or 4 * self.max_loras, self.max_loras)
 
     @property
     def served_name(self) -> str:
@@ -107,7 +112,7 @@ def vllm_arguments(engine: Engine, port: int, dtype: str) -> list[str]:
         "serve", Path(engine.model).name, "--host", "127.0.0.1", "--port", str(port),
         "--served-model-name", engine.served_name, "--dtype", dtype,
         "--max-model-len", str(engine.max_model_len), "--max-num-seqs", str(engine.max_num_seqs),
-        "--enable-lora", "--max-loras", str(engine.max_loras), "--max-cpu-loras", str(4 * engine.max_loras),
+        "--enable-lora", "--max-loras", str(engine.max_loras), "--max-cpu-loras", str(engine.cpu_loras),
         "--max-lora-rank", str(engine.max_lora_rank), "--enforce-eager", "--disable-uvicorn-access-log",
         "--enable-log-requests",  # a line with the request's id; prompts only at DEBUG
     ]  # fmt: skip
