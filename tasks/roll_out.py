@@ -13,6 +13,7 @@ import mlflow
 from serving.gateway.envoy import VERSION_HEADER
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.ask import Messages
+from serving.rollout.clients import ClientLog
 from serving.rollout.golden import Golden, key_of
 from serving.rollout.local import LocalTarget
 from serving.rollout.model import Step
@@ -197,7 +198,8 @@ def _canary(
     )
     headers = own_headers(gateway.folder)
     traffic = Traffic(addresses(settings).gateway, spec.name, prompts, VERSION_HEADER, headers=headers, golden=golden)
-    return run_steps(rollouts_of(settings, spec.name), plan, target, traffic, tell)
+    clients = None if delivery.sticky else ClientLog(gateway.folder / "access.log", spec.name)  # sticky: no draws
+    return run_steps(rollouts_of(settings, spec.name), plan, target, traffic, tell, clients)
 
 
 def _prompts(items: Sequence[Messages], golden: Sequence[Golden]) -> list[Messages]:

@@ -32,16 +32,24 @@ class Row:
 
 
 def rows(steps: Sequence[Step]) -> tuple[Row, ...]:
-    return tuple(_row(number, step, one) for number, step in enumerate(steps, 1) for one in step.findings)
+    """The replayed requests' metrics of a step, then its clients'."""
+    return tuple(
+        row
+        for number, step in enumerate(steps, 1)
+        for row in (
+            *(_row(number, step, one) for one in step.findings),
+            *(_row(number, step, one, "clients: ") for one in (step.clients.findings if step.clients else ())),
+        )
+    )
 
 
-def _row(number: int, step: Step, one: Finding) -> Row:
+def _row(number: int, step: Step, one: Finding, whose: str = "") -> Row:
     share = step.split
     observed = (
         f"{share.candidate / share.total:.1%} [{share.low:.1%}, {share.high:.1%}]" if share and share.total else "none"
     )
     return Row(
-        number, f"{step.weight} %", observed, one.metric.replace("_", " "), _value(one, one.stable),
+        number, f"{step.weight} %", observed, whose + one.metric.replace("_", " "), _value(one, one.stable),
         _value(one, one.candidate), _interval(one), f"{one.odds:.3g} of {one.needed:.0f}", one.decision, one.note,
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ import numpy as np
 from serving.rollout.bets import Array, Flags, bets_on_events, bets_on_limit, bets_on_times
 from serving.rollout.findings import EventSide, finding_of_event, finding_of_limit, finding_of_time
 from serving.rollout.golden import MOST_DIFFERENT
-from serving.rollout.metrics import METRICS, NAMED, Metric, logs, shifted, values
+from serving.rollout.metrics import CLIENT_METRICS, METRICS, NAMED, Metric, logs, shifted, values
 from serving.rollout.model import Decision, Finding, Sample, Share
 from serving.rollout.share import exact_interval, said_differently, share_of
 
@@ -44,11 +44,14 @@ class AnalysisPolicy:
     beta: float = 0.05
     slo: tuple[tuple[str, float], ...] = ()
     golden: bool = False
+    metrics: tuple[Metric, ...] = METRICS
 
     @property
     def each(self) -> float:
-        """The share of alpha of one test: ten metrics in the steps that have a stable side, and the limits in all steps."""
-        return self.alpha / (len(METRICS) * max(self.steps - 1, 1) + (1 + len(self.slo) + self.golden) * self.steps)
+        """The share of alpha of one test: the metrics in the steps that have a stable side, and the limits in all steps."""
+        return self.alpha / (
+            len(self.metrics) * max(self.steps - 1, 1) + (1 + len(self.slo) + self.golden) * self.steps
+        )
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,17 @@ def judge(samples: Sequence[Sample], stable: str, candidate: str, weight: int, p
     return Judgement("go_on", _summary(seen, findings), split, _with_intervals(seen, findings))
 
 
+def judge_clients(
+    samples: Sequence[Sample], stable: str, candidate: str, weight: int, policy: AnalysisPolicy
+) -> tuple[Finding | None, tuple[Finding, ...]]:
+    """(what undoes, all findings) of clients' own requests: the same bets on other metrics, with an alpha of their own."""
+    canary = np.array([sample.version == candidate for sample in samples], dtype=bool)
+    own = replace(policy, metrics=CLIENT_METRICS, slo=(), golden=False)
+    seen = Seen(samples, canary, weight / 100, own)
+    findings = (*_limits(seen), *(_compared(seen) if 0 < weight < 100 else ()))
+    return next((one for one in findings if one.decision == "undo"), None), findings
+
+
 def _missing(seen: Seen, split: Share) -> str:
     """What is needed before a step can pass; empty where nothing is."""
     needed, asked = seen.policy.min_requests, seen.of(True)
@@ -137,7 +151,7 @@ def _limits(seen: Seen) -> list[Finding]:
 
 def _compared(seen: Seen) -> list[Finding]:
     """Each metric against stable's requests of the same step."""
-    return [_event(seen, metric) if metric.event else _time(seen, metric) for metric in METRICS]
+    return [_event(seen, metric) if metric.event else _time(seen, metric) for metric in seen.policy.metrics]
 
 
 def _event(seen: Seen, metric: Metric) -> Finding:

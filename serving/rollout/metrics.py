@@ -6,7 +6,7 @@ A time or length is compared as a ratio to stable's; below its floor it counts a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log, nan
 
 import numpy as np
@@ -55,6 +55,11 @@ def _of_ok(read: Callable[[Sample], float]) -> Callable[[Sample], float]:
     return lambda sample: read(sample) if sample.ok else nan
 
 
+def _where_counted(read: Callable[[Sample], float]) -> Callable[[Sample], float]:
+    """A client's stream tells its tokens only where the client asked for them."""
+    return lambda sample: read(sample) if sample.tokens else nan
+
+
 METRICS = (
     Metric("errors", "failed requests", lambda sample: float(not sample.ok)),
     Metric("first_token", "first token", _first_token, "s"),
@@ -67,6 +72,12 @@ METRICS = (
     Metric("refused", "refused answers", _of_ok(lambda sample: float(sample.refused))),
     Metric("flagged", "answers stopped by a filter", _of_ok(lambda sample: float(sample.finish == "content_filter"))),
 )
+CLIENT_METRICS = (
+    METRICS[0],
+    replace(METRICS[1], said="first byte"),
+    METRICS[3],
+    *(replace(one, value=_where_counted(one.value)) for one in METRICS[4:6]),
+)  # what the access log says of a client's request
 END_TO_END = Metric(
     "end_to_end", "whole answer", lambda sample: sample.seconds if sample.ok else inf, "s"
 )  # only as a limit

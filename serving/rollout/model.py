@@ -87,6 +87,17 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Clients:
+    """Clients' own requests in one step, judged apart from the replayed ones. They can undo, and hold nothing up."""
+
+    stable: SideStats
+    candidate: SideStats
+    decision: Literal["go_on", "undo"]
+    reason: str
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
 class Step:
     """One weight of the canary and what was seen at it."""
 
@@ -98,6 +109,7 @@ class Step:
     seconds: float
     split: Share | None = None
     findings: tuple[Finding, ...] = ()
+    clients: Clients | None = None
 
     @property
     def observed_share(self) -> float:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from serving.rollout.analysis import AnalysisPolicy, judge
+from serving.rollout.analysis import AnalysisPolicy, judge, judge_clients
+from serving.rollout.clients import ClientLog
 from serving.rollout.kept import Kept, Rollouts
 from serving.rollout.kept_steps import Shown, keep_step, kept_steps
 from serving.rollout.machine import Aborted, Action, Done, Event, Failed, Judged, Restarted, State, Ticked
-from serving.rollout.model import Rollout, Sample, SideStats, Step
+from serving.rollout.model import Clients, Decision, Rollout, Sample, SideStats, Step
 from serving.rollout.plan import Blocked, Plan, Target
 from serving.rollout.traffic import Traffic
 from serving.rollout.warmth import WarmUp, WarmUpFailed, warm_up, with_golden
@@ -38,13 +39,30 @@ def side(version: str, samples: Sequence[Sample]) -> SideStats:
     return SideStats(version, len(mine), sum(not sample.ok for sample in mine), times)
 
 
-def look(state: State, samples: Sequence[Sample], policy: AnalysisPolicy, seconds: float) -> Step:
-    """One look at the step's samples so far, with the decision."""
+def look(
+    state: State,
+    samples: Sequence[Sample],
+    policy: AnalysisPolicy,
+    seconds: float,
+    asked: Sequence[Sample] | None = None,
+) -> Step:
+    """One look at the step's samples so far, with the decision. `asked` are clients' own requests, where they are known."""
+    clients = None if asked is None else _clients(state, asked, policy)
     stable, candidate = side(state.stable, samples), side(state.candidate, samples)
     found = judge(samples, state.stable, state.candidate, state.weight, policy)
+    bad = clients is not None and clients.decision == "undo" and found.decision != "undo"
+    decision: Decision = "undo" if bad else found.decision
+    reason = f"clients: {clients.reason}" if bad and clients else found.reason
     return Step(
-        state.weight, stable, candidate, found.decision, found.reason, round(seconds, 3), found.split, found.findings
+        state.weight, stable, candidate, decision, reason, round(seconds, 3), found.split, found.findings, clients
     )
+
+
+def _clients(state: State, asked: Sequence[Sample], policy: AnalysisPolicy) -> Clients:
+    bad, findings = judge_clients(asked, state.stable, state.candidate, state.weight, policy)
+    sides = side(state.stable, asked), side(state.candidate, asked)
+    said = f"{sides[1].requests} requests of clients, {sides[1].errors} failed"
+    return Clients(*sides, "undo" if bad else "go_on", bad.note if bad else said, findings)
 
 
 @dataclass
@@ -58,6 +76,7 @@ class Drive:
     on_step: Callable[[Step], None]
     steps: list[Step] = field(default_factory=list)
     warmed: WarmUp | None = None
+    clients: ClientLog | None = None
 
     @property
     def state(self) -> State:
@@ -166,14 +185,17 @@ class Drive:
         began = ticked = time.monotonic()
         looked, last, shown = -1, None, Shown(self.kept.folder)
         following: Action | None = None
+        if self.clients:
+            self.clients.start(self.state.stable, self.state.candidate, action.weight)
         with self.traffic.flowing():
             while self.state.turn == action.turn:
                 samples, now = self.traffic.samples(), time.monotonic()
                 following = self._commanded() or self._tell(Ticked(now - ticked))
                 ticked = now
-                if self.state.turn == action.turn and len(samples) > looked:
-                    looked = len(samples)
-                    last = look(self.state, samples, self.plan.policy, now - began)
+                asked = self.clients.samples() if self.clients else None
+                if self.state.turn == action.turn and len(samples) + len(asked or ()) > looked:
+                    looked = len(samples) + len(asked or ())
+                    last = look(self.state, samples, self.plan.policy, now - began, asked)
                     shown.show(last)
                     following = self.kept.tell(Judged(action.turn, last.decision, last.reason))
                 rest = max(LOOK_SECONDS, LEAST_REST * (time.monotonic() - now))
@@ -194,11 +216,17 @@ class Drive:
 
 
 def roll_out(
-    rollouts: Rollouts, plan: Plan, target: Target, traffic: Traffic, on_step: Callable[[Step], None]
+    rollouts: Rollouts,
+    plan: Plan,
+    target: Target,
+    traffic: Traffic,
+    on_step: Callable[[Step], None],
+    clients: ClientLog | None = None,
 ) -> Rollout:
     """Bring `engine_model` to 100 percent of `model`'s traffic, or put the weight back where it was.
 
-    An unfinished rollout of the same candidate is gone on with; one of another candidate is brought to its end first.
+    `clients` is where their own requests are read. An unfinished rollout of the same candidate is gone on with; one of another
+    candidate is brought to its end first.
     Raises RolloutUnderWay, UndoNotConfirmed, and what the target raises.
     """
     with rollouts.driving():
@@ -212,7 +240,7 @@ def roll_out(
                 said = "it has all the traffic already"
                 return Rollout(plan.target, plan.model, stable, plan.reference, stable, (), (), "completed", said)
             kept = rollouts.begin(State(plan.model, plan.engine_model, stable, *plan.start))
-        return Drive(kept, plan, target, traffic, on_step, kept_steps(kept)).to_the_end()
+        return Drive(kept, plan, target, traffic, on_step, kept_steps(kept), clients=clients).to_the_end()
 
 
 def _end_other(kept: Kept, plan: Plan, target: Target, traffic: Traffic) -> None:
