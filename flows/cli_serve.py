@@ -50,10 +50,12 @@ def serve(
 
     settings, client = get_settings(), mlflow.MlflowClient()
     recalled = task.champions(client, models or [])
-    specs = [one.spec for one in recalled]
-    base = task.base_of(specs, settings)
-    found = task.slots_of(base, specs, gpu, concurrency, slots)
-    task.bring_up(settings, task.engine_with(base, specs, found), lambda line: notes.print(line))
+    specs = task.on_the_first_engine(settings, [one.spec for one in recalled])
+    found = None
+    if specs:
+        base = task.base_of(specs, settings)
+        found = task.slots_of(base, specs, gpu, concurrency, slots)
+        task.bring_up(settings, task.engine_with(base, specs, found), lambda line: notes.print(line))
     served = [task.serve_one(settings, client, one) for one in recalled]
     _print(found, served, as_json)
     refused = [one for one in served if one.state == "refused"]
@@ -61,13 +63,14 @@ def serve(
         raise task.ProbeRefused(f"{len(refused)} of {len(served)} are refused: {refused[0].model}: {refused[0].said}")
 
 
-def _print(slots: Slots, served: list[Served], as_json: bool) -> None:
-    chosen = {name: getattr(slots, name) for name in ("max_loras", "max_lora_rank", "max_cpu_loras")}
+def _print(slots: Slots | None, served: list[Served], as_json: bool) -> None:
+    names = ("max_loras", "max_lora_rank", "max_cpu_loras", "reason") if slots else ()
+    chosen = {name: getattr(slots, name) for name in names}
     if as_json:
-        told = {"slots": {**chosen, "reason": slots.reason}, "served": [asdict(one) for one in served]}
-        return typer.echo(json.dumps(told, indent=2))
-    flags = " ".join(f"--{name.replace('_', '-')}={value}" for name, value in chosen.items())
-    out.print(f"{flags}: {slots.reason} (one is for a candidate)")
+        return typer.echo(json.dumps({"slots": chosen, "served": [asdict(one) for one in served]}, indent=2))
+    if slots:
+        flags = " ".join(f"--{name.replace('_', '-')}={chosen[name]}" for name in names[:-1])
+        out.print(f"{flags}: {slots.reason} (one is for a candidate)")
     table = Table("model", "version", "adapter", "state", "golden prompts", box=None, pad_edge=False)
     for one in served:
         state = f"[{STYLES[one.state]}]{one.state}[/]"

@@ -69,6 +69,11 @@ def champions(client: mlflow.MlflowClient, models: Sequence[str]) -> list[Recall
     return [recall(client, name, version) for name, version in found if version is not None]
 
 
+def on_the_first_engine(settings: Settings, specs: Sequence[Release]) -> list[Release]:
+    """Without the models that have an engine of their own."""
+    return [spec for spec in specs if current_place(settings, spec.name).own is None]
+
+
 def base_of(specs: Sequence[Release], settings: Settings) -> Path:
     """Raises BasesDiffer, BaseModelRefused."""
     bases = {resolve_base(spec.base_model, settings): spec.name for spec in specs}
