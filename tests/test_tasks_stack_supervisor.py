@@ -20,7 +20,8 @@ from tasks.settings import Settings
 from tasks.stack.addresses import addresses
 from tasks.stack.control import PORTS
 from tasks.stack.engine import Engine
-from tasks.stack.parts import Part, local_parts
+from tasks.stack.own_engines import OwnEngine
+from tasks.stack.parts import Part, local_parts, on_demand_parts
 from tasks.stack.ports import assign
 from tasks.stack.supervisor import Supervisor, SupervisorFailed, render, socket_folder
 
@@ -205,6 +206,23 @@ def test_a_killed_engine_leaves_no_renamed_child_behind(supervisor: Supervisor, 
     os.kill(pid, signal.SIGKILL)
     await_true(lambda: supervisor.states()["vllm"].pid not in (0, pid), "not restarted")
     await_true(lambda: not any(map(is_running, orphan)), "the orphan still runs")
+
+
+def test_an_engine_of_its_own_comes_and_goes_without_a_change_of_any_other_part(tmp_path: Path) -> None:
+    """Else supervisord would restart the gateway under its clients."""
+    settings, engines = Settings(state=tmp_path), [OwnEngine("tickets", place, Engine("/x")) for place in (1, 2)]
+    ports = assign(tmp_path, (*PORTS, *(one.part for one in engines)), in_use=())
+
+    def programs(*own: OwnEngine) -> dict[str, dict[str, str]]:
+        parts = local_parts(settings, ports, addresses(settings), Engine("/x"), own)
+        found = configparser.RawConfigParser()
+        found.read_string(render([*parts, *on_demand_parts(settings, ports)], tmp_path))
+        return {name: dict(found[name]) for name in found.sections()}
+
+    alone, both, second = programs(), programs(*engines), programs(engines[1])
+    assert both.keys() - alone.keys() == {"program:vllm-tickets-1", "program:vllm-tickets-2"}
+    assert {name: both[name] for name in alone} == alone
+    assert {name: both[name] for name in second} == second
 
 
 def test_shutdown_ends_what_a_killed_part_left_behind(supervisor: Supervisor) -> None:

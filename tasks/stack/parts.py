@@ -17,6 +17,7 @@ from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
 from tasks.stack.kept_secrets import webhook_encryption_key
 from tasks.stack.own_engines import OwnEngine
 
+OWN_PRIORITY = 900
 COPIED_BINARIES = Path("site") / "pgserver" / "pginstall" / "bin"
 
 
@@ -33,6 +34,7 @@ class Part:
     needs: tuple[str, ...] = ()
     stop_signal: str = "TERM"
     leaves_children: bool = False  # where its parent is killed, its children go on and keep the port
+    priority: int | None = None  # None: by its place in the order; a part that comes and goes must not move the others'
 
 
 def postgres_binaries() -> Path:
@@ -172,6 +174,7 @@ def _vllm(settings: Settings, port: int, engine: Engine, name: str = "vllm") -> 
         environment,
         folder=Path(engine.model).parent,
         leaves_children=True,
+        priority=None if name == "vllm" else OWN_PRIORITY,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import itertools
 import os
 import shlex
 import subprocess
@@ -55,8 +56,9 @@ def render(parts: Sequence[Part], state: Path) -> str:
         "silent=true", "minfds=4096", f"childlogdir={home}/logs", f"identifier=liftlock-{folder.name}",
         "[rpcinterface:supervisor]", "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
     ]  # fmt: skip
-    for priority, part in enumerate(parts, 1):
-        lines += _program(part, priority, state)
+    places = itertools.count(1)
+    for part in parts:
+        lines += _program(part, next(places) if part.priority is None else part.priority, state)
     return "\n".join(lines) + "\n"
 
 

@@ -2,7 +2,9 @@
 
 The real Envoy and the real rollout (machine, analysis, drain) with an instant engine. Good candidates reach 100 %; the others are
 slow, so that an undo fails no request by itself. Half of each have an engine of their own. Times are printed and not judged: see
-bench_rollout.py. `ARGS=--short`: 4 cycles, no judgement. Ends with one line of JSON; exit code 1 where a figure is missed.
+bench_rollout.py. Clients ask at SHARE of what the machine carries, measured first, and at most at MOST_RATE: beyond what it carries
+the gateway's own limit refuses requests, release or not. `ARGS=--short`: 4 cycles, no judgement. Ends with one line of JSON; exit
+code 1 where a figure is missed.
 """
 
 from __future__ import annotations
@@ -24,14 +26,15 @@ from serving.rollout.plan import Plan
 from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
 from tasks.drill import undo_seconds
-from tests.bench.rollout_load import Seen, clients, firsts, instant_engine, p95
+from tests.bench.rollout_load import Seen, capacity, clients, firsts, instant_engine, p95
 from tests.fix_envoy import running_envoy
 
 MODEL, FIRST = "tickets", "tickets-0"
 WEIGHTS = (50, 100)
 POLICY = AnalysisPolicy(min_requests=8, max_error_rate=0.0, max_first_token_ratio=2.0, steps=len(WEIGHTS))
 PROMPTS = [[{"role": "user", "content": f"ticket {number}"}] for number in range(8)]
-REQUESTS, CYCLES, RATE = 100_000, 50, 350.0  # above what the machine can serve, requests fail for want of room
+REQUESTS, CYCLES = 100_000, 50
+SHARE, MOST_RATE = 0.3, 350.0  # the rollouts' own requests and analysis take the most of the rest
 MOST_UNDO_SECONDS = 5.0
 
 
@@ -68,7 +71,6 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true", help="4 cycles")
     short = parser.parse_args().short
-    began = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as folder,
         instant_engine() as engine,
@@ -77,11 +79,16 @@ def main() -> int:
     ):
         target = LocalTarget(envoy.gateway)
         target.promote(MODEL, FIRST)
-        with clients(urlsplit(envoy.url).port or 0, MODEL, RATE, Path(folder)) as seen:
+        port = urlsplit(envoy.url).port or 0
+        most = capacity(port, MODEL)
+        rate = min(SHARE * most, MOST_RATE)
+        print(f"the machine carries {most:.0f} requests a second; clients ask {rate:.0f} a second", flush=True)
+        began = time.monotonic()
+        with clients(port, MODEL, rate, Path(folder)) as seen:
             time.sleep(2 if short else 10)
             quiet = time.monotonic()
             ended = cycles(envoy.url, target, other, Path(folder) / "rollouts", 4 if short else CYCLES)
-            while not short and (time.monotonic() - began) * RATE < REQUESTS * 1.05:
+            while not short and (time.monotonic() - began) * rate < REQUESTS * 1.05:
                 time.sleep(1)
         left_out = int((Path(folder) / "left-out.txt").read_text())
     return report(ended, seen, left_out, quiet, short)

@@ -4,7 +4,8 @@
 
 Until its standard input closes. Every LONG_EVERYth request asks for a long stream. Writes FOLDER/requests.csv (start by the monotonic
 clock, seconds to the first byte, seconds in all, version, fault). A fault is any answer but a whole stream with status 200.
-FOLDER/left-out.txt has the number of requests that were due and not sent, see MOST_RUNNING.
+FOLDER/left-out.txt has the number of requests that were due and not sent, see MOST_RUNNING. With the rate "most" WORKERS ask one
+after the other for MEASURED_SECONDS, and it prints the requests a second that were answered.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ MOST_RUNNING = (
     256  # where the machine stands still, no more are sent: a gateway without room would refuse them, release or not
 )
 PATIENCE_SECONDS = 30
+WORKERS, MEASURED_SECONDS = 16, 6
 VERSION = b"x-liftlock-version: "
 Row = tuple[float, float, float, str, str]
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -96,8 +98,23 @@ async def flow(clients: Clients, rate: float, ended: Callable[[], bool]) -> int:
     return left_out
 
 
+async def most(clients: Clients) -> float:
+    """Requests a second that are answered whole, as fast as WORKERS can ask; long streams are not among them."""
+    until = time.monotonic() + MEASURED_SECONDS
+
+    async def work(place: int) -> None:
+        while time.monotonic() < until:
+            await clients.ask(1 + place % (LONG_EVERY - 1))
+
+    await asyncio.gather(*(work(place) for place in range(WORKERS)))
+    return sum(not row[4] for row in clients.rows) / MEASURED_SECONDS
+
+
 async def main(host: str, port: str, model: str, rate: str, folder: str) -> None:
     clients = Clients(host, int(port), model)
+    if rate == "most":
+        print(f"{await most(clients):.1f}", flush=True)
+        return
     closed = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     left_out = await flow(clients, float(rate), closed.done)
     lines = "\n".join(

@@ -39,6 +39,12 @@ def instant_engine() -> Iterator[str]:
             process.kill()
 
 
+def capacity(port: int, model: str) -> float:
+    """Requests a second that gateway, engine and clients answer together on this machine, as it is now."""
+    argv = [sys.executable, "-m", "tests.bench.open_loop", "127.0.0.1", str(port), model, "most", "."]
+    return float(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
 @contextmanager
 def clients(port: int, model: str, rate: float, folder: Path) -> Iterator[list[Seen]]:
     """Requests at a fixed rate while the block runs; the list is filled at its end."""
