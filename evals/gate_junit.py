@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from evals.gate_policy import Verdict
 from evals.gate_sentences import estimate, headline, interval, required
-from evals.gated import GatedChange, GatedSuite
+from evals.gated import GatedChain, GatedChange, GatedSuite
 
 ELEMENTS: dict[Verdict, str] = {"rejected": "failure", "inconclusive": "error"}
 
@@ -21,6 +21,8 @@ def to_junit(change: GatedChange) -> str:
     root = Element("testsuites", name="liftlock gate")
     for one in change.suites:
         _suite(root, one)
+    for chain in change.chains:
+        _chain(root, chain)
     for key in ("tests", "failures", "errors"):
         root.set(key, str(sum(int(suite.get(key, "0")) for suite in root)))
     ElementTree.indent(root)
@@ -36,6 +38,19 @@ def _suite(root: Element, one: GatedSuite) -> None:
     _case(suite, one, "verdict", one.decision.verdict, headline(one), reasons)
     for key, tag in (("tests", "testcase"), ("failures", "testcase/failure"), ("errors", "testcase/error")):
         suite.set(key, str(len(suite.findall(tag))))
+
+
+def _chain(root: Element, one: GatedChain) -> None:
+    """One test case for the folder; its failure holds every new finding."""
+    name = _clean(f"coherence {one.path}")
+    failed = str(len(one.new) and 1)
+    suite = SubElement(root, "testsuite", name=name, tests="1", failures=failed, errors="0")
+    case = SubElement(suite, "testcase", classname=name, name="verdict")
+    body = _clean("\n".join((*one.new, *one.notes)) or one.headline)
+    if one.new:
+        SubElement(case, "failure", type=one.verdict, message=_clean(one.headline)).text = body
+    else:
+        SubElement(case, "system-out").text = body
 
 
 def _case(suite: Element, one: GatedSuite, name: str, verdict: Verdict, message: str, body: str) -> None:

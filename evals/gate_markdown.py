@@ -11,7 +11,7 @@ from statistics import fmean
 
 from evals.gate_policy import RuleResult, Verdict
 from evals.gate_sentences import change_headline, commits, estimate, headline, interval, number, required
-from evals.gated import COMPARISONS, GatedChange, GatedSuite, ItemDiff
+from evals.gated import COMPARISONS, GatedChain, GatedChange, GatedSuite, ItemDiff
 
 MARKER = "<!-- liftlock eval gate -->"
 MOST_BYTES = 60_000  # GitHub takes 65,536 characters
@@ -33,13 +33,22 @@ def to_markdown(change: GatedChange, most_bytes: int = MOST_BYTES) -> str:
 def _text(change: GatedChange, most: int) -> str:
     parts = [MARKER, f"### {SIGNS[change.verdict]} Eval gate: {change.verdict}", _plain(change_headline(change))]
     parts += [f"> {_plain(note)}" for note in change.notes]
+    for chain in change.chains:
+        parts += _chain(chain)
     for one in change.suites:
-        parts += _suite(one, most, titled=len(change.suites) > 1)
+        parts += _suite(one, most, titled=len(change.suites) + len(change.chains) > 1)
     if change.base:
         parts.append(
             f"<sub>{commits(change)}, asked by `liftlock gate`; this comment is replaced by the next run.</sub>"
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _chain(one: GatedChain) -> list[str]:
+    sentences = "\n".join(f"- {_plain(sentence)}" for sentence in (*one.new[:MOST_ITEMS], *one.notes))
+    left = len(one.new) - MOST_ITEMS
+    more = [f"{left} more are in the report."] if left > 0 else []
+    return [f"#### {SIGNS[one.verdict]} {_plain(one.headline)}", *([sentences] if sentences else []), *more]
 
 
 def _suite(one: GatedSuite, most: int, titled: bool) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evals.gate_policy import RuleResult, Verdict
+from evals.gate_policy import SEVERITY, RuleResult, Verdict
 from evals.gated import COMPARISONS, GatedChange, GatedSuite
 
 COUNTED = "newly_failing_cases"
@@ -53,6 +53,12 @@ def headline(one: GatedSuite) -> str:
 
 
 def change_headline(change: GatedChange) -> str:
+    if change.chains and change.suites:
+        return " ".join((_suites_headline(change), *(one.headline for one in change.chains)))
+    return " ".join(one.headline for one in change.chains) or _suites_headline(change)
+
+
+def _suites_headline(change: GatedChange) -> str:
     if not change.suites:
         return "No suite is touched by this change; nothing was asked."
     if len(change.suites) == 1:
@@ -62,7 +68,8 @@ def change_headline(change: GatedChange) -> str:
         for verdict in ("rejected", "inconclusive", "passed")
         if (count := sum(one.decision.verdict == verdict for one in change.suites))
     ]
-    return f"The change {SAID[change.verdict]}: of {len(change.suites)} suites {', '.join(counts)}."
+    worst = min((one.decision.verdict for one in change.suites), key=SEVERITY.index)
+    return f"The change {SAID[worst]}: of {len(change.suites)} suites {', '.join(counts)}."
 
 
 def commits(change: GatedChange) -> str:
@@ -72,6 +79,8 @@ def commits(change: GatedChange) -> str:
 def text_lines(change: GatedChange) -> tuple[str, ...]:
     """What the terminal shows: the verdict, then each suite's reasons and notes."""
     lines = [f"{change.verdict}: {change_headline(change)}", *change.notes]
+    for chain in change.chains:
+        lines += [f"  {sentence}" for sentence in (*chain.new, *chain.notes)]
     for one in change.suites:
         if len(change.suites) > 1:
             lines.append(headline(one))

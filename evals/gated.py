@@ -83,18 +83,44 @@ class GatedSuite:
 
 
 @dataclass(frozen=True)
+class GatedChain:
+    """The delivery chains of the folder `path`. `new` are the incoherences that the change brings, one sentence each;
+    `known` counts those that were there before."""
+
+    path: str
+    new: tuple[str, ...]
+    known: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        return "rejected" if self.new else "passed"
+
+    @property
+    def headline(self) -> str:
+        before = f" {self.known} were there before." if self.known else ""
+        if not self.new:
+            return f"The delivery chain of {self.path} stays as coherent as it was.{before}"
+        many = f"{len(self.new)} new incoherence{'s' if len(self.new) > 1 else ''}"
+        return f"The delivery chain of {self.path} gets {many}.{before}"
+
+
+@dataclass(frozen=True)
 class GatedChange:
-    """A change from commit `base` to commit `head` ("" where no repository is involved), with every suite that it touches."""
+    """A change from commit `base` to commit `head` ("" where no repository is involved), with every suite and every
+    delivery chain that it touches."""
 
     base: str
     head: str
     suites: tuple[GatedSuite, ...]
     notes: tuple[str, ...] = ()
+    chains: tuple[GatedChain, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the suites; a change that touches none passes."""
-        return min((one.decision.verdict for one in self.suites), key=SEVERITY.index, default="passed")
+        """The worst of suites and chains; a change that touches none passes."""
+        found = [*(one.decision.verdict for one in self.suites), *(one.verdict for one in self.chains)]
+        return min(found, key=SEVERITY.index, default="passed")
 
     @property
     def exit_code(self) -> int:
@@ -172,7 +198,13 @@ def document(change: GatedChange) -> dict[str, Any]:
         "head": change.head,
         "notes": list(change.notes),
         "suites": [_suite(one) for one in change.suites],
+        "chains": [_chain(one) for one in change.chains],
     }
+
+
+def _chain(one: GatedChain) -> dict[str, Any]:
+    found = {"path": one.path, "verdict": one.verdict, "findings": list(one.new), "known": one.known}
+    return {**found, "notes": list(one.notes)}
 
 
 def _suite(one: GatedSuite) -> dict[str, Any]:

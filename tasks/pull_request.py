@@ -7,7 +7,7 @@ which bytes, so that a side whose fingerprint holds is never asked twice.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -24,6 +24,7 @@ from tasks.changes import Change, export_tree, list_paths, read_change, read_pla
 from tasks.judge import policy_of
 from tasks.noise import check_margin
 from tasks.touched import CODE, DATA, MEASURE, SPEC, TESTED, TRAINING, SuiteAt, Touched, suites_at, touched_suites
+from tasks.touched_chains import chain_files, chain_folders, gate_chains
 
 PROMPT_FIELDS = ("prompt_sha256", "task_sha256", "cases_sha256")  # the last two hold the prompt; the measure is shared
 QUESTION_CHARACTERS = 600
@@ -51,13 +52,15 @@ class Asked:
 def gate_change(asked: Asked) -> GatedChange:
     """Raises ChangeUnread, SpecInvalid, SuiteInvalid, PromptInvalid, and what the runners raise; nothing is judged then."""
     change = read_change(asked.repo, asked.base, asked.head)
+    chains = chain_folders(list_paths(change.repo, change.head))
     with _trees(change, asked) as (base, head):
+        gated = gate_chains(base, _delivery(change, asked, chains, head), chains, change.paths)
         before = suites_at(base, list_paths(change.repo, change.base))
         after = suites_at(head, list(before) if asked.fork else list_paths(change.repo, change.head))
         touched = touched_suites(before, after, change.paths)
         judged = [one for one in touched if set(one.kinds) - {TRAINING}]
         suites = tuple(_gate(one, asked) for one in judged)
-    return GatedChange(change.base, change.head, suites, (*_removed(before, after), *_trained(touched)))
+    return GatedChange(change.base, change.head, suites, (*_removed(before, after), *_trained(touched)), gated)
 
 
 @contextmanager
@@ -79,12 +82,27 @@ def _take_data(change: Change, base: Path, head: Path) -> None:
     if new:
         raise SuiteInvalid(f"{new[0]} is new in a fork; a suite holds code: a maintainer has to gate it without --fork")
     taken = {path for suite in suites.values() for path, kind in suite.files.items() if kind in DATA}
-    for path in sorted(taken & set(change.paths)):
+    _take(change, head, taken & set(change.paths))
+
+
+def _delivery(change: Change, asked: Asked, chains: tuple[str, ...], head: Path) -> Path:
+    """The head's manifests. Of a fork they lie in a tree of their own, where no suite runs what they hold."""
+    if not asked.fork or not chains:
+        return head
+    tree = export_tree(change.repo, change.base, head.with_name("delivery"))
+    _take(change, tree, chain_files(chains, change.paths))
+    return tree
+
+
+def _take(change: Change, tree: Path, paths: Iterable[str]) -> None:
+    """The head's content of `paths` into `tree`. Raises ChangeUnread for what is no plain file."""
+    for path in sorted(paths):
         content = read_plain_file(change.repo, change.head, path)
         if content is None:
-            (head / path).unlink()
+            (tree / path).unlink(missing_ok=True)
         else:
-            (head / path).write_bytes(content)
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).write_bytes(content)
 
 
 def _gate(touched: Touched, asked: Asked) -> GatedSuite:
