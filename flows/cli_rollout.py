@@ -112,18 +112,14 @@ def abort(name: Name, reason: Reason = "aborted by hand", as_json: AsJson = Fals
 
     Example: liftlock rollout abort ticket-router
     """
-    from serving.rollout.local import LocalTarget
     from tasks.place import end_unused
     from tasks.rollouts import abort as undo
     from tasks.settings import get_settings
-    from tasks.stack.addresses import addresses
-    from tasks.stack.control import default_engine, gateway_of
+    from tasks.swap import ended, undo_target
 
     settings, rollouts = get_settings(), _rollouts(name)
-    gateway = gateway_of(settings, addresses(settings), default_engine(settings))
-    split = gateway.splits().get(name)
-    target = LocalTarget(gateway, settings.adapters, split.candidate_engine if split else None)
-    said = undo(rollouts, target, reason)
+    said = undo(rollouts, undo_target(settings, name), reason)
     if rollouts.last().state.over:  # else the pipeline that drives it ends its engine too
         end_unused(settings, name, rollouts.last().state.drain_seconds)
+        ended(settings, name)
     _say(said, as_json)

@@ -16,7 +16,7 @@ from tasks.spec import Release
 from tasks.stack.addresses import addresses, local_address
 from tasks.stack.control import await_engine, default_engine, up
 from tasks.stack.engine import Engine, EngineBusy
-from tasks.stack.own_control import await_own, start_own, stop_own
+from tasks.stack.own_control import await_process, start_own, stop_own
 from tasks.stack.own_engines import PLACES, OwnEngine, part_of, read_own
 from tasks.stack.ports import remembered
 
@@ -103,7 +103,7 @@ def start(settings: Settings, own: OwnEngine) -> Place:
 def await_place(settings: Settings, place: Place) -> None:
     """Raises PartNotReady."""
     if place.own:
-        await_own(settings, place.own)
+        await_process(settings, place.part)
     else:
         await_engine(settings, addresses(settings))
 
@@ -119,8 +119,13 @@ def bring_up(settings: Settings, spec: Release, base: Path) -> OwnEngine | None:
         up(settings, lambda _: None, None if own else engine, wait_for_engine=False)
         return None
     except EngineBusy:
-        if spec.delivery.strategy not in ("pool", "auto"):
+        strategy, running = spec.delivery.strategy, default_engine(settings)
+        asks = running.model == engine.model and running.max_lora_rank >= engine.max_lora_rank  # can be evaluated on it
+        if strategy not in ("pool", "auto") and not (strategy == "swap" and asks):
             raise
+        if strategy == "swap":
+            up(settings, lambda _: None, wait_for_engine=False)
+            return None
     up(settings, lambda _: None, wait_for_engine=False)
     return own_engine(settings, spec.name, engine)
 
@@ -128,7 +133,7 @@ def bring_up(settings: Settings, spec: Release, base: Path) -> OwnEngine | None:
 def asked_place(settings: Settings, spec: Release) -> Place:
     """Where a release asks its candidate before it has traffic: the champion's engine, or its own where that cannot serve it."""
     engine, place = engine_of(spec, resolve_base(spec.base_model, settings)), current_place(settings, spec.name)
-    if covered(settings, place, engine):
+    if covered(settings, place, engine) or spec.delivery.strategy == "swap":
         return place
     own = own_engine(settings, spec.name, engine)
     return Place(local_address(settings, own.part), Path(engine.model), own)

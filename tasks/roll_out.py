@@ -19,10 +19,9 @@ from serving.rollout.local import LocalTarget
 from serving.rollout.model import Step
 from serving.rollout.plan import Plan
 from serving.rollout.steps import roll_out as run_steps
-from serving.rollout.strategy import Choice, Room, choose
+from serving.rollout.swap import SwapTarget
 from serving.rollout.traffic import Traffic
 from tasks.artifacts import Dataset, FitReport, Modelcar, ModelVersion, Rollout
-from tasks.base_model import resolve_base
 from tasks.build_and_push import engine_model_of
 from tasks.engine_contract import hold_to_contract
 from tasks.evaluate import prompts_of
@@ -30,23 +29,21 @@ from tasks.gateway_keys import own_headers
 from tasks.golden import golden_of
 from tasks.ledger import alias_version, move_alias
 from tasks.model_lock import ModelLock
-from tasks.place import Place, await_place, covered, current_place, end_unused, engine_of, own_engine, served_by, start
+from tasks.place import Place, await_place, end_unused
 from tasks.promotion.evidence import keep_document
 from tasks.rollout_evidence import markdown
 from tasks.rollouts import rollouts_of
 from tasks.run import current_run
-from tasks.settings import Settings, get_settings
+from tasks.settings import get_settings
 from tasks.spec import DeliverySpec, Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
 from tasks.stage import Status, digest_of, stage
+from tasks.strategies import StrategyMissing, placed, target_of
+from tasks.swap import ended
 from tasks.verify_modelcar import place_verified
 
 PROMPTS = 64
-
-
-class StrategyMissing(Exception):
-    """The canary that the memory allows cannot be done by a release."""
 
 
 class RolloutUndone(Exception):
@@ -80,20 +77,28 @@ def _roll_out_locked(
     settings = get_settings()
     engine_model = engine_model_of(spec.name, modelcar)
     choice, place = placed(settings, fit, spec, engine_model)
+    swap = choice.strategy == "swap"
     try:
         began = time.monotonic()
         place_verified(version, modelcar, settings.adapters / engine_model, place.base)
         pulled = time.monotonic() - began
         await_place(settings, place)
-        hold_to_contract(fit, modelcar, version, place)
+
+        def check() -> None:
+            hold_to_contract(fit, modelcar, version, place)
+
+        if not swap:
+            check()
         client = mlflow.MlflowClient()
         before = alias_version(client, spec.name, "champion")
         golden = golden_of(client, version.name, version.version)
-        done = _canary(place, engine_model, modelcar, dataset, spec, pulled, golden)
+        target = target_of(settings, spec, place, check if swap else None)
+        done = _canary(target, place, engine_model, modelcar, dataset, spec, pulled, golden)
         rollout = replace(done, strategy=choice.strategy, why=choice.why)
         _keep(client, version, rollout)
     finally:
         end_unused(settings, spec.name, spec.delivery.drain_seconds)
+    ended(settings, spec.name)
     if rollout.outcome == "completed":
         _crown(version, modelcar, rollout, before)
     return rollout
@@ -123,34 +128,6 @@ def _crown(version: ModelVersion, modelcar: Modelcar, rollout: Rollout, before: 
     )
 
 
-def placed(settings: Settings, fit: FitReport, spec: Release, engine_model: str) -> tuple[Choice, Place]:
-    """The strategy, and the engine that serves the candidate; one of its own is started. Raises StrategyMissing, EngineBusy."""
-    engine = engine_of(spec, resolve_base(spec.base_model, settings))
-    here = current_place(settings, spec.name)
-    served = served_by(settings, here)
-    choice = strategy_of(fit, len(served - {engine_model}), spec, covered(settings, here, engine))
-    if choice.strategy == "adapter":
-        return choice, here
-    return choice, start(settings, own_engine(settings, spec.name, engine, engine_model))
-
-
-def strategy_of(fit: FitReport, served: int, spec: Release, fits_in: bool = True) -> Choice:
-    """What the spec asks for; with auto, what the memory allows. `served` adapters hold slots; `fits_in` says whether the
-    running engine can serve the release at all. Raises StrategyMissing.
-    """
-    asked = spec.delivery.strategy
-    if asked != "auto":
-        return Choice(asked, "the spec asks for it")
-    used = fit.usable_bytes - fit.headroom_bytes
-    choice = choose(Room(fits_in, spec.serving.max_loras, served, used, fit.usable_bytes))
-    if choice.strategy == "swap":
-        raise StrategyMissing(
-            f"strategy auto gives swap: {choice.why}; a release does not do that. Raise serving.max_loras, "
-            "or say `strategy: adapter` and let the engine swap adapters"
-        )
-    return choice
-
-
 def policy_of(delivery: DeliverySpec) -> AnalysisPolicy:
     """The analysis that the spec asks for."""
     return AnalysisPolicy(
@@ -163,6 +140,7 @@ def policy_of(delivery: DeliverySpec) -> AnalysisPolicy:
 
 
 def _canary(
+    target: LocalTarget,
     place: Place,
     engine_model: str,
     modelcar: Modelcar,
@@ -172,9 +150,7 @@ def _canary(
     golden: Sequence[Golden],
 ) -> Rollout:
     settings, delivery, run = get_settings(), spec.delivery, current_run()
-    gateway = gateway_of(settings, addresses(settings), default_engine(settings))
-    engine = place.url if place.own else None
-    target = LocalTarget(gateway, settings.adapters, candidate_engine=engine, sticky=delivery.sticky)
+    gateway = target.gateway
     prompts = _prompts(prompts_of(spec, dataset.split("test").path)[:PROMPTS], golden)
 
     def tell(step: Step) -> None:
@@ -187,7 +163,7 @@ def _canary(
         reference=modelcar.reference,
         engine_url=place.url,
         prompts=prompts,
-        weights=delivery.steps,
+        weights=(100,) if isinstance(target, SwapTarget) else delivery.steps,
         warmup_requests=delivery.warmup_requests,
         policy=replace(policy_of(delivery), golden=bool(golden)),
         hold_seconds=delivery.hold_seconds,

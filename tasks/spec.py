@@ -122,7 +122,7 @@ class DeliverySpec(Part):
     strategy: Literal["adapter", "pool", "swap", "auto"] = Field(
         "adapter",
         description="adapter: one engine, two adapters, the gateway rewrites the model name by weight; pool: a second engine, for "
-        "another base model or other limits; swap: on a cluster, one engine at a time with a gap; auto: what the running engine and "
+        "another base model or other limits; swap: one engine replaces the other, with a gap; auto: what the running engine and "
         "the fit report allow, on a cluster its GPUs and quotas.",
     )
     steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
@@ -158,12 +158,6 @@ class DeliverySpec(Part):
         if list(steps) != sorted(set(steps)) or steps[-1:] != (100,):
             raise ValueError("must rise and end at 100, e.g. [10, 50, 100]")
         return steps
-
-    @model_validator(mode="after")
-    def _swap_is_of_a_cluster(self) -> DeliverySpec:
-        if self.target == "local" and self.strategy == "swap":
-            raise ValueError("strategy swap is of the targets gitops and kubernetes; locally say adapter, pool or auto")
-        return self
 
 
 class ApprovalSpec(Part):

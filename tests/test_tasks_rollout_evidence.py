@@ -4,11 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-import pytest
-
 from serving.rollout.model import Finding, Share, Step
-from tasks.roll_out import StrategyMissing, strategy_of
 from tasks.rollout_evidence import markdown, ratios, rows
+from tasks.strategies import strategy_of
 from tests import fix_outcome as made
 from tests.fix_spec import SMALL, fill, load
 
@@ -70,6 +68,9 @@ def test_auto_takes_the_adapter_where_a_slot_is_left_then_a_second_engine_where_
     assert strategy_of(roomy, 1, auto, fits_in=False).strategy == "pool"
     assert "the change is more than an adapter" in strategy_of(roomy, 1, auto, fits_in=False).why
     assert strategy_of(fit, 1, auto).why == "one engine holds both: 2 of 4 LoRA slots are taken with the candidate"
-    with pytest.raises(StrategyMissing, match="5 adapters for 4 LoRA slots"):
-        strategy_of(replace(fit, headroom_bytes=0), 4, auto)
+    tight = replace(fit, headroom_bytes=0)
+    assert "the engine loads adapters in turn" in strategy_of(tight, 4, auto).why
+    assert strategy_of(tight, 4, auto, fits_in=False).strategy == "swap"
+    swap = load(tmp_path, SMALL + "delivery: {strategy: swap}\n")
+    assert [strategy_of(fit, 1, swap, fits_in=one).strategy for one in (False, True)] == ["swap", "adapter"]
     assert strategy_of(fit, 4, load(tmp_path, SMALL)).why == "the spec asks for it"

@@ -110,7 +110,7 @@ def _own_error(status: int, code: str, kind: str, message: str, again: bool) -> 
 def _reply(body: Json, again: bool, later: bool) -> Json:
     headers = [
         header("traceparent", "%REQ(TRACEPARENT)%", "ADD_IF_ABSENT"),
-        header("x-should-retry", str(again).lower()),
+        header("x-should-retry", "true") if again else header("x-should-retry", "false", "ADD_IF_ABSENT"),
     ]
     if later:
         headers.append(header("retry-after", "1", "ADD_IF_ABSENT"))

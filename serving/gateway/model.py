@@ -20,7 +20,8 @@ class Split:
     """One public model name. `stable` and `candidate` are the engine's names; `weight` is the candidate's percent.
 
     `stable_engine` and `candidate_engine` are addresses of engines of their own; None: the gateway's engine. `sticky` names a
-    request header, such as x-session-id: the same value gets the same version; requests without it are drawn.
+    request header, such as x-session-id: the same value gets the same version; requests without it are drawn. `closed`: its engine
+    is being replaced, and clients are told to ask again after so many seconds, or a fallback on another server answers.
     """
 
     model: str
@@ -30,6 +31,7 @@ class Split:
     stable_engine: str | None = None
     candidate_engine: str | None = None
     sticky: str | None = None
+    closed: int | None = None
 
     def __post_init__(self) -> None:
         for name in (self.model, self.stable, self.candidate):

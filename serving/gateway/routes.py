@@ -35,6 +35,7 @@ class Table:
     fallback: Sequence[Endpoint] = ()
     endpoints: Sequence[Endpoint] = ()
     limits: Limits = DEFAULT_LIMITS
+    engine_url: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -71,7 +72,13 @@ def _routes(table: Table) -> list[Json]:
         *(_listing(table, key.models, key.client) for key in table.keys or () if key.models is not None),
         _listing(table),
         *(_card_route(name) for name in table.names),
-        *(_split_route(split, path, table) for split in table.splits for path in PATHS),
+        *(
+            _split_route(split, path, table)
+            if split.closed is None
+            else _closed_route(split, split.closed, path, table)
+            for split in table.splits
+            for path in PATHS
+        ),
         *(_plain_route(table, path, table.base_model, chain_of("engine", table.fallback)) for path in PATHS),
         *(_plain_route(table, path, one.model, f"at-{one.model}") for one in table.endpoints for path in PATHS),
         *(_unknown_model(path, table.names) for path in PATHS),
@@ -164,10 +171,15 @@ def _policy(table: Table) -> Json:
 
 
 def _side(split: Split, side: str, engine_model: str, weight: int, table: Table) -> Json:
-    context = {"@type": f"{HTTP}.lua.v3.LuaPerRoute", "filter_context": {"model": engine_model}}
     engine = split.stable_engine if side == "stable" else split.candidate_engine
+    return _context(chain_of(cluster_of(split.model, side, engine), table.fallback), engine_model, weight)
+
+
+def _context(cluster: str, engine_model: str, weight: int) -> Json:
+    """One cluster of a draw, with the name that the request is rewritten to."""
+    context = {"@type": f"{HTTP}.lua.v3.LuaPerRoute", "filter_context": {"model": engine_model}}
     return {
-        "name": chain_of(cluster_of(split.model, side, engine), table.fallback),
+        "name": cluster,
         "weight": weight,
         "typed_per_filter_config": {"rewrite-model": context},
         "response_headers_to_add": [header(VERSION_HEADER, engine_model, "ADD_IF_ABSENT")],
@@ -187,6 +199,25 @@ def _split_route(split: Split, path: str, table: Table) -> Json:
         "route": {"weighted_clusters": draw, **sticky, **_policy(table)},
         "metadata": {"filter_metadata": {"liftlock": {"weights": weights}}},
     }
+
+
+def _closed_route(split: Split, seconds: int, path: str, table: Table) -> Json:
+    """While the engine is replaced: the first fallback on another server, or when to ask again."""
+    for number, one in enumerate(table.fallback):
+        if one.url != table.engine_url:
+            side = _context(f"fallback-{number}", one.model, 100)
+            return {
+                "match": _match(path, split.model),
+                "route": {"weighted_clusters": {"clusters": [side]}, **_policy(table)},
+            }
+    said = error(f"this model's engine is being replaced; ask again in {seconds} s", code="engine_unavailable")
+    headers = [
+        header("content-type", "application/json"),
+        header("retry-after", str(seconds)),
+        header("x-should-retry", "true"),
+    ]
+    refused = {"direct_response": direct(503, said), "response_headers_to_add": headers}
+    return {"match": _match(path, split.model), **refused}
 
 
 def _plain_route(table: Table, path: str, model: str, cluster: str) -> Json:

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ class Gateway:
         )
         replace_file(self.folder / "cds.json", json.dumps(found), last_room=last_room)
         self._await_clusters({str(one["name"]) for one in found["resources"]}, deadline)
-        table = Table(splits, self.base_model, read_keys(self.folder), self.fallback, self.endpoints, self.limits)
+        table = Table(
+            splits, self.base_model, read_keys(self.folder), self.fallback, self.endpoints, self.limits, self.engine_url
+        )
         rendered = routes(table)
         replace_file(self.folder / "rds.json", json.dumps(rendered), last_room=last_room)
         return version_of(rendered)
@@ -144,9 +147,19 @@ class Gateway:
     ) -> Split:
         def edit(split: Split | None) -> Split:
             whole = split or Split(model, self.base_model)
-            return replace(whole, candidate=candidate, weight=weight, candidate_engine=engine, sticky=sticky)
+            return replace(
+                whole, candidate=candidate, weight=weight, candidate_engine=engine, sticky=sticky, closed=None
+            )
 
         return self.change(model, edit)
+
+    def close(self, model: str, seconds: float) -> Split:
+        """No new request reaches its engine."""
+        return self.change(model, lambda split: replace(split or Split(model, self.base_model), closed=ceil(seconds)))
+
+    def reopen(self, model: str) -> None:
+        if self.splits()[model].closed is not None:
+            self.change(model, lambda split: replace(split or Split(model, self.base_model), closed=None))
 
     def running(self, model: str, side: str, engine: str | None = None) -> int:
         """Requests under way at that side of the split, by the gateway's own counter. Raises httpx.HTTPError."""

@@ -48,7 +48,9 @@ class LocalTarget:
 
         def edit(split: Split | None) -> Split:
             whole = split or Split(model, stable)
-            return replace(whole, stable=stable, candidate=None, weight=0, candidate_engine=None, sticky=None)
+            return replace(
+                whole, stable=stable, candidate=None, weight=0, candidate_engine=None, sticky=None, closed=None
+            )
 
         split = self.gateway.splits().get(model)
         if split is None or split != edit(split):

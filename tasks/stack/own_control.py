@@ -18,17 +18,17 @@ def start_own(settings: Settings, own: OwnEngine) -> str:
     return local_address(settings, own.part)
 
 
-def await_own(settings: Settings, own: OwnEngine) -> None:
-    """Raises PartNotReady, at once where its process ended."""
+def await_process(settings: Settings, part: str) -> None:
+    """An engine, until it answers. Raises PartNotReady, at once where its process ended."""
     supervisor = Supervisor(settings.state)
     pids: set[int] = set()
 
     def dead() -> bool:
-        found = supervisor.states()[own.part]
+        found = supervisor.states()[part]
         pids.update({found.pid} - {0})
         return len(pids) > 1 or found.state == "FATAL"
 
-    await_part(own.part, f"{local_address(settings, own.part)}/health", dead)
+    await_part(part, f"{local_address(settings, part)}/health", dead)
 
 
 def stop_own(settings: Settings, own: OwnEngine) -> None:

@@ -1,0 +1,67 @@
+"""By which strategy a release is rolled out here, the engine that its candidate is served by, and what gives it weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from serving.rollout.local import LocalTarget
+from serving.rollout.strategy import Choice, Room, choose
+from tasks.artifacts import FitReport
+from tasks.base_model import resolve_base
+from tasks.place import Place, covered, current_place, engine_of, own_engine, served_by, start
+from tasks.run import current_run
+from tasks.settings import Settings
+from tasks.spec import Release
+from tasks.stack.addresses import addresses
+from tasks.stack.control import default_engine, gateway_of
+from tasks.stack.own_engines import read_own
+from tasks.swap import swap_target, told, unfinished
+
+
+class StrategyMissing(Exception):
+    """The canary that the memory allows cannot be done by a release."""
+
+
+def placed(settings: Settings, fit: FitReport, spec: Release, engine_model: str) -> tuple[Choice, Place]:
+    """The strategy, and the engine that serves the candidate; one of its own is started. Raises StrategyMissing, EngineBusy."""
+    engine = engine_of(spec, resolve_base(spec.base_model, settings))
+    here = current_place(settings, spec.name)
+    fits_in = covered(settings, here, engine) and not unfinished(settings, spec.name)
+    own = own_engine(settings, spec.name, engine, engine_model) if not fits_in and settings.vllm_url is None else None
+    if own and spec.delivery.strategy == "auto" and own in read_own(settings.state):
+        return Choice("pool", "an engine of its own runs beside the first one already"), start(settings, own)
+    choice = strategy_of(fit, len(served_by(settings, here) - {engine_model}), spec, fits_in)
+    if choice.strategy == "swap" and here.own:
+        raise StrategyMissing(
+            f"the champion of {spec.name} has an engine of its own ({here.part}); required for swap: the first engine. Say `strategy: pool`"
+        )
+    if choice.strategy in ("adapter", "swap"):
+        return choice, here
+    return choice, start(settings, own_engine(settings, spec.name, engine, engine_model))
+
+
+def strategy_of(fit: FitReport, served: int, spec: Release, fits_in: bool = True) -> Choice:
+    """What the spec asks for; with auto, what the memory allows. `served` adapters hold slots; `fits_in` says whether the
+    running engine can serve the release at all.
+    """
+    asked = spec.delivery.strategy
+    if asked == "swap" and fits_in:
+        return Choice("adapter", "the spec asks for swap, and the running engine serves the release as it is")
+    if asked != "auto":
+        return Choice(asked, "the spec asks for it")
+    used = fit.usable_bytes - fit.headroom_bytes
+    choice = choose(Room(fits_in, spec.serving.max_loras, served, used, fit.usable_bytes))
+    if choice.strategy == "swap" and fits_in:
+        return Choice("adapter", f"{choice.why}; so the engine loads adapters in turn, without a gap")
+    return choice
+
+
+def target_of(settings: Settings, spec: Release, place: Place, check: Callable[[], None] | None) -> LocalTarget:
+    """`check` is what a swapped engine must pass; None: the engines stay. Raises EngineBusy."""
+    gateway, drain = gateway_of(settings, addresses(settings), default_engine(settings)), spec.delivery.drain_seconds
+    if check:
+        current_run().console.print(f"  swap: {told(settings, gateway, drain)}", highlight=False, markup=False)
+        asked, runs = engine_of(spec, resolve_base(spec.base_model, settings)), default_engine(settings)
+        new = runs.widened(asked) if runs.model == asked.model else asked
+        return swap_target(settings, spec.name, gateway, new, drain, check)
+    return LocalTarget(gateway, settings.adapters, place.url if place.own else None, spec.delivery.sticky)
