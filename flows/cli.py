@@ -19,6 +19,7 @@ from rich.table import Table
 from flows import cli_fit_slots as _cli_fit_slots  # noqa: F401 - adds `fit slots`
 from flows.cli_coherence import coherence
 from flows.cli_deploy import register as register_deploy
+from flows.cli_doctor import register as register_doctor
 from flows.cli_drill import register as register_drill
 from flows.cli_fit import fit
 from flows.cli_gate_change import gate
@@ -53,6 +54,7 @@ register_signing(modelcar)
 app.command(rich_help_panel="Release")(coherence)
 register_promotion(app)
 register_deploy(app)
+register_doctor(app)
 register_drill(app)
 register_serve(app)
 register_history(app)

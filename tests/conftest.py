@@ -7,6 +7,7 @@ pytest_plugins = (
     "tests.fix_envoy",
     "tests.fix_api_server",
     "tests.fix_cluster",
+    "tests.fix_complete_cluster",
     "tests.fix_controllers",
     "tests.fix_guarded_registry",
     "tests.fix_signing",

@@ -1,0 +1,100 @@
+"""Reads a cluster: one GET a path, and one SelfSubjectAccessReview a right. Effects; it changes nothing."""
+
+from __future__ import annotations
+
+import http
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from urllib3.exceptions import HTTPError
+
+from serving.cluster_doctor.expected import Expected
+from serving.cluster_doctor.model import ABSENT, FORBIDDEN, FOUND, Answer, Cluster, ClusterUnreadable, Right
+from serving.cluster_doctor.paths import paths
+from serving.cluster_doctor.rights import rights
+
+AT_ONCE = 8
+SECONDS = 20
+AUTHORIZATION, AUTHENTICATION = "/apis/authorization.k8s.io/v1", "/apis/authentication.k8s.io/v1"
+
+
+def open_api(context: str | None, acting_as: str | None) -> client.ApiClient:
+    """By KUBECONFIG or ~/.kube/config, in a pod by its service account. Raises ClusterUnreadable."""
+    settings = client.Configuration()
+    settings.retries = False
+    try:
+        config.load_kube_config(context=context, client_configuration=settings)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        _of_this_pod(settings, f"no cluster to examine ({error}); set KUBECONFIG, or name a context with --context")
+    api = client.ApiClient(settings, pool_threads=AT_ONCE)
+    if acting_as:
+        api.default_headers["Impersonate-User"] = acting_as
+    return api
+
+
+def _of_this_pod(settings: client.Configuration, otherwise: str) -> None:
+    try:
+        config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+    except ConfigException:
+        raise ClusterUnreadable(otherwise) from None
+
+
+def read_cluster(api: client.ApiClient, wanted: Expected) -> Cluster:
+    """Raises ClusterUnreadable where no API server answers, or it does not know us."""
+    user = _who(api)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        read = paths(wanted)
+        answers = dict(zip(read, pool.map(lambda path: _get(api, path), read), strict=True))
+        asked = rights(wanted)
+        allowed = dict(zip(asked, pool.map(lambda right: _allowed(api, right), asked), strict=True))
+    return Cluster(answers, allowed, user)
+
+
+def _who(api: client.ApiClient) -> str:
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    answer = _call(api, "POST", f"{AUTHENTICATION}/selfsubjectreviews", review)
+    return str(answer.body["status"]["userInfo"].get("username", ""))
+
+
+def _get(api: client.ApiClient, path: str) -> Answer:
+    return _call(api, "GET", path, None, (ABSENT, FORBIDDEN))
+
+
+def _allowed(api: client.ApiClient, right: Right) -> bool:
+    resource, _, sub = right.resource.partition("/")
+    attributes = {"verb": right.verb, "group": right.group, "resource": resource, "namespace": right.namespace,
+                  "name": right.name, "subresource": sub}  # fmt: skip
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = _call(api, "POST", f"{AUTHORIZATION}/selfsubjectaccessreviews", review)
+    return bool(answer.body["status"]["allowed"])
+
+
+def _call(api: client.ApiClient, method: str, path: str, body: Any, taken: Sequence[int] = ()) -> Answer:
+    """`taken`: statuses that are an answer too."""
+    headers = {"Accept": "application/json", "Content-Type": "application/json", **api.default_headers}
+    api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+    try:
+        answer = api.call_api(method, f"{api.configuration.host}{path}", headers, body, _request_timeout=SECONDS)
+        data = answer.read() or b""  # type: ignore[no-untyped-call]
+        if answer.status < http.HTTPStatus.BAD_REQUEST:
+            return Answer(FOUND, json.loads(data))
+    except (ApiException, HTTPError, OSError, ValueError) as error:
+        raise ClusterUnreadable(
+            f"no API server answers at {api.configuration.host} ({error!r:.200}); start it, or name another context"
+        ) from error
+    if answer.status in taken:
+        return Answer(answer.status)
+    said = " ".join(data.decode(errors="replace").split())
+    raise ClusterUnreadable(
+        f"the API server answered {answer.status} to {method} {path}: {said[:200]}; required: a user that it knows, and that may "
+        "act as another where --as is given"
+    )
