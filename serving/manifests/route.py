@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.manifests.model import Desired, Member
+from serving.manifests.model import Desired
+from serving.manifests.modelcars import loaded
 from serving.manifests.naming import GAP, evidence, metadata
 
 HEADER = "X-Gateway-Base-Model-Name"
@@ -20,10 +21,7 @@ def route(desired: Desired) -> dict[str, Any]:
     KServe names a route of its own like the InferenceService, so this one has a suffix.
     """
     rules = [_rule(desired, desired.model, _weighted(desired))]
-    rules += [
-        _rule(desired, name, [{**POOL, "name": desired.name_of(member), "weight": 1}])
-        for name, member in own_names(desired)
-    ]
+    rules += [_rule(desired, name, [{**POOL, "name": pool, "weight": 1}]) for name, pool in own_names(desired)]
     annotations = evidence(*desired.members)
     if gap(desired):
         annotations[GAP] = gap(desired)
@@ -46,11 +44,11 @@ def route(desired: Desired) -> dict[str, Any]:
     }
 
 
-def own_names(desired: Desired) -> tuple[tuple[str, Member], ...]:
-    """(name, member): by which a version is asked for directly, whatever its weight."""
+def own_names(desired: Desired) -> tuple[tuple[str, str], ...]:
+    """(name, pool) by which a version is asked for directly, whatever its weight; each adapter that an engine holds has one."""
     if desired.strategy == "adapter":
-        return tuple((member.adapter.name, member) for member in desired.members if member.adapter)
-    return tuple((desired.name_of(member), member) for member in desired.members)
+        return tuple((name, desired.model) for name, _ in loaded(desired, desired.members[-1]).adapters)
+    return tuple((desired.name_of(member), desired.name_of(member)) for member in desired.members)
 
 
 def _rule(desired: Desired, model: str, backends: list[dict[str, Any]]) -> dict[str, Any]:
@@ -78,8 +76,8 @@ def rewrites(desired: Desired) -> tuple[dict[str, Any], ...]:
         ]
         return (_rewrite(desired, desired.model, desired.model, targets),)
     return tuple(
-        _rewrite(desired, desired.name_of(member), name, [{"modelRewrite": desired.model, "weight": 1}])
-        for name, member in own_names(desired)
+        _rewrite(desired, pool, name, [{"modelRewrite": desired.model, "weight": 1}])
+        for name, pool in own_names(desired)
     )
 
 
