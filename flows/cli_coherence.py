@@ -6,7 +6,7 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,6 +42,12 @@ At = Annotated[
 ]
 ModelName = Annotated[str | None, typer.Option("--model", help="With --live: the alias that leads to the upstream.")]
 Patience = Annotated[str, typer.Option("--patience", metavar="TIME", help="With --live: the probe's own limit.")]
+Released = Annotated[
+    str | None,
+    typer.Option(
+        "--release", metavar="NAME", help="Take the engine's figures from the record of the model's champion."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 AsSarif = Annotated[bool, typer.Option("--sarif", help="SARIF 2.1.0 on standard output.")]
 
@@ -60,6 +66,7 @@ def coherence(
     upstream: At = None,
     model: ModelName = None,
     patience: Patience = "60s",
+    release: Released = None,
     as_json: AsJson = False,
     as_sarif: AsSarif = False,
 ) -> None:
@@ -82,7 +89,7 @@ def coherence(
         raise typer.Exit(_live(given, live, upstream, model, patience, as_json))
     if fix_to is not None:
         raise typer.Exit(_fix(given, fix_to, budget, as_json))
-    checked = check(given, datetime.now(UTC).date())
+    checked = check(given, datetime.now(UTC).date(), [_measured(release)] if release else [])
     if picture is not None:
         _draw(checked, picture)
     if as_sarif:
@@ -90,6 +97,15 @@ def coherence(
     else:
         typer.echo(json.dumps(document(checked), indent=2) if as_json else text(checked))
     raise typer.Exit(3 if checked.findings else 0)
+
+
+def _measured(name: str) -> tuple[str, dict[str, Any]]:
+    from flows.cli_promotion import connected
+    from serving.coherence.measured import figures_of
+    from tasks.rollout_record import champion_rollout
+
+    connected(start=False)
+    return f"release record of {name}", figures_of(name, champion_rollout(name))
 
 
 def _fix(paths: list[Path], folder: Path, budget: str | None, as_json: bool) -> int:

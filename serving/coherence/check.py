@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from serving.coherence.chains import chains
 from serving.coherence.findings import Finding
@@ -41,9 +42,13 @@ class Checked:
     notes: tuple[str, ...]
 
 
-def check(paths: Sequence[Path], today: date) -> Checked:
-    """Raises InputInvalid, YamlRefused, DurationInvalid."""
+def check(paths: Sequence[Path], today: date, measured: Sequence[tuple[str, dict[str, Any]]] = ()) -> Checked:
+    """`measured` are documents like a chain.yaml's, each with where it comes from; what the files say goes before.
+
+    Raises InputInvalid, YamlRefused, DurationInvalid.
+    """
     found = read_paths(paths)
+    found.chains[:0] = measured
     made = chains(found)
     if not made:
         raise InputInvalid(
