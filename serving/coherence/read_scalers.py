@@ -59,9 +59,14 @@ def interceptor_for(found: Inventory, host: str) -> tuple[Hop, str, str] | None:
     """By the host that a request asks for: the hop, and the namespace and Service behind it."""
     for one in found.kind(*HTTP):
         target = mapping(one.spec.get("scaleTargetRef") or one.spec.get("target"), one.file)
-        if host in _hosts(one) or not host:
+        if not host or any(_matches(host, each) for each in _hosts(one)):
             return interceptor(one), one.namespace, str(target.get("service") or target.get("name"))
     return None
+
+
+def _matches(host: str, pattern: str) -> bool:
+    """`*.example.com` is any name below it, as in an InterceptorRoute."""
+    return host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]))
 
 
 def _hosts(one: Object) -> set[str]:

@@ -1,0 +1,159 @@
+"""Each reader by itself: what a manifest says becomes a hop's or an engine's limits, and without it the program's own default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.coherence.model import Chain
+from serving.coherence.objects import read_paths
+from serving.coherence.read_scalers import interceptor_for
+from tests.fix_coherence import Files, Handle, changed, checked, rules_of, written
+
+
+def chains(folder: Path, files: Files) -> tuple[Chain, ...]:
+    return checked(folder, files).chains
+
+
+def hop(chain: Chain, start: str) -> Any:
+    return next(each for each in chain.hops if each.name.startswith(start))
+
+
+def of_client(found: tuple[Chain, ...], client: str) -> Chain:
+    return next(each for each in found if each.client == client)
+
+
+def deployed(image: str, env: list[dict[str, str]] | None = None) -> Any:
+    """A change that adds a client's Deployment."""
+    container = {"name": "main-app", "image": image, "env": env or []}
+    return lambda handle: handle.add("Deployment", "client", "apps", template={"spec": {"containers": [container]}})
+
+
+def llm_service(handle: Handle, **pod: Any) -> None:
+    """An LLMInferenceService in the place of the Deployment: the pod is spec.template itself."""
+    spec = {**handle.pod, **pod}
+    handle.manifests[0] = {
+        "apiVersion": "serving.kserve.io/v1alpha2",
+        "kind": "LLMInferenceService",
+        "metadata": {"name": "llm", "namespace": "serving", "labels": {"app": "llm"}},
+        "spec": {"model": {"uri": "oci://r/m@sha256:" + "0" * 64}, "replicas": 1, "template": spec},
+    }
+
+
+def test_an_llminferenceservice_is_an_engine_with_its_pods_limits(tmp_path: Path) -> None:
+    (chain,) = chains(tmp_path / "same", changed(llm_service))
+    assert (chain.engine.context, chain.engine.max_num_seqs.value) == (8192, 16)
+    assert chain.engine.drain is not None and chain.engine.drain.grace.value == 410
+    assert checked(tmp_path / "same2", changed(llm_service)).findings == ()
+    short = changed(lambda handle: llm_service(handle, terminationGracePeriodSeconds=60))
+    assert "drain-short" in rules_of(checked(tmp_path / "short", short))
+
+
+def test_a_client_traffic_policy_bounds_every_route_of_its_gateway(tmp_path: Path) -> None:
+    def limited(handle: Handle, seconds: str) -> None:
+        handle.manifests[5]["spec"]["gatewayClassName"] = "envoy-gateway"
+        handle.add(
+            "ClientTrafficPolicy",
+            "edge",
+            "gateways",
+            targetRefs=[{"kind": "Gateway", "name": "inner"}],
+            timeout={"http": {"streamIdleTimeout": "7m"}},
+            connection={"connectionLimit": {"value": 100, "maxStreamDuration": seconds}},
+        )
+
+    (chain,) = chains(tmp_path / "long", changed(lambda handle: limited(handle, "20m")))
+    inner = hop(chain, "HTTPRoute serving/inner")
+    assert (inner.whole.total.value, inner.whole.idle.value) == (350, 420)  # the shorter of 350 s and 20 min
+    cut = checked(tmp_path / "short", changed(lambda handle: limited(handle, "40s")))
+    assert hop(cut.chains[0], "HTTPRoute serving/inner").whole.total.value == 40
+    assert "answer-cut" in rules_of(cut)
+
+
+INTERCEPTED = {
+    "rules": [{"hosts": ["inner.gateways.svc.cluster.local"]}],
+    "target": {"service": "llm", "port": 8000},
+    "scalingMetric": {"concurrency": {"targetValue": 10}},
+}
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "expected"),
+    [
+        ({"readiness": "2m", "request": "350s", "responseHeader": "340s"}, (120, 350, 340)),
+        ({}, (None, None, 300)),
+    ],
+    ids=["given", "defaults"],
+)
+def test_an_interceptor_route_is_a_hop_in_front_of_its_service(
+    tmp_path: Path, timeouts: dict[str, str], expected: tuple[float | None, ...]
+) -> None:
+    def intercepted(handle: Handle) -> None:
+        handle.add("InterceptorRoute", "llm", **INTERCEPTED, timeouts=timeouts)
+        handle.rule["backendRefs"] = [{"name": "keda-add-ons-http-interceptor-proxy", "namespace": "keda"}]
+
+    (chain,) = chains(tmp_path / "route", changed(intercepted))
+    found = hop(chain, "interceptor of InterceptorRoute serving/llm")
+    assert (found.readiness.value, found.whole.total.value, found.whole.first.value) == expected
+    assert found.readiness.implicit is (not timeouts)
+    assert chain.engine.name.endswith("serving/llm")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "taken"),
+    [("*.example.com", True), ("llm.example.com", True), ("*.example.org", False), ("example.com", False)],
+)
+def test_an_interceptor_takes_the_hosts_that_its_patterns_match(tmp_path: Path, pattern: str, taken: bool) -> None:
+    files = changed(
+        lambda handle: handle.add("InterceptorRoute", "llm", **{**INTERCEPTED, "rules": [{"hosts": [pattern]}]})
+    )
+    found = interceptor_for(read_paths(written(tmp_path / "files", files)), "llm.example.com")
+    assert (found is not None) is taken
+
+
+def test_tabby_asks_the_models_of_its_configuration_and_waits_for_ever(tmp_path: Path) -> None:
+    def tabby(handle: Handle) -> None:
+        deployed("registry/tabbyml/tabby:0.31")(handle)
+        toml = '[model.chat.http]\nkind = "openai/chat"\nmodel_name = "chat"\n'
+        handle.manifests.append(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "c", "namespace": "apps"},
+                "data": {"config.toml": toml},
+            }
+        )
+
+    found = chains(tmp_path / "tabby", changed(tabby))
+    assert {(each.alias, each.client) for each in found} == {("chat", "app"), ("chat", "Tabby")}
+    total = of_client(found, "Tabby").hops[0].whole.total
+    assert (total.value, total.implicit) == (None, True)
+    renamed = changed(tabby)
+    renamed["manifests.yaml"][-1]["data"]["config.toml"] = 'model_name = "another"'
+    assert {each.client for each in chains(tmp_path / "other", renamed)} == {"app"}
+
+
+def test_a_prefect_worker_calls_with_the_sdks_limits_from_inside(tmp_path: Path) -> None:
+    found = of_client(chains(tmp_path / "p", changed(deployed("prefecthq/prefect:3-python3.12"))), "Prefect worker")
+    client = found.hops[0]
+    assert (client.whole.idle.value, client.retries.value, client.connect.value) == (600, 2, 5)
+    assert not any(each.name.startswith("HTTPRoute litellm/edge") for each in found.hops)
+
+
+@pytest.mark.parametrize(
+    ("image", "client", "variable", "value", "seconds", "default"),
+    [
+        ("ghcr.io/open-webui/open-webui:0.9.6", "Open WebUI", "AIOHTTP_CLIENT_TIMEOUT", "450", 450, 300),
+        ("docker.n8n.io/n8nio/n8n:2.27.0", "n8n", "N8N_WEBHOOK_TIMEOUT", "450000", 450, 300),
+    ],
+)
+def test_a_clients_variable_is_its_total(
+    tmp_path: Path, image: str, client: str, variable: str, value: str, seconds: float, default: float
+) -> None:
+    given = of_client(
+        chains(tmp_path / "given", changed(deployed(image, [{"name": variable, "value": value}]))), client
+    )
+    bare = of_client(chains(tmp_path / "bare", changed(deployed(image))), client)
+    assert (given.hops[0].whole.total.value, given.hops[0].whole.total.implicit) == (seconds, False)
+    assert (bare.hops[0].whole.total.value, bare.hops[0].whole.total.implicit) == (default, True)
