@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from flows.cli_promotion import AsJson, connected
+from flows.cli_promotion import AsJson
 
 if TYPE_CHECKING:
     from serving.manifests.model import Desired
@@ -65,10 +65,14 @@ def render(
 
 
 def _desired(release: Release, weight: int, strategy: str | None, values: tuple[Path, ...]) -> Desired:
+    """The registry is all that is asked; nothing is started for it."""
+    from tasks.settings import get_settings
+    from tasks.stack.addresses import export_mlflow, mlflow_address
+
+    export_mlflow(mlflow_address(get_settings()))
     from tasks.manifest_files import litellm_entries
     from tasks.manifests import desired_of_aliases
 
-    connected(start=False)
     return desired_of_aliases(release, weight=weight, strategy=strategy, others=litellm_entries(values))
 
 

@@ -64,6 +64,11 @@ def gateway_address(settings: Settings) -> str:
     return (settings.gateway_url or local_address(settings, "envoy")).rstrip("/")
 
 
+def mlflow_address(settings: Settings) -> str:
+    """Raises StackDown."""
+    return (settings.mlflow_uri or local_address(settings, "mlflow")).rstrip("/")
+
+
 def addresses(settings: Settings) -> Addresses:
     """Raises StackDown when a part is neither set nor assigned a port."""
 
@@ -72,7 +77,7 @@ def addresses(settings: Settings) -> Addresses:
 
     return Addresses(
         postgres=postgres_address(settings),
-        mlflow=(settings.mlflow_uri or own("mlflow")).rstrip("/"),
+        mlflow=mlflow_address(settings),
         prefect_api=(settings.prefect_api_url or f"{own('prefect')}/api").rstrip("/"),
         vllm=(settings.vllm_url or own("vllm")).rstrip("/"),
         gateway=gateway_address(settings),
@@ -84,7 +89,12 @@ def addresses(settings: Settings) -> Addresses:
 def export_client_settings(where: Addresses) -> None:
     """Point the clients of this process (prefect, mlflow) at the parts. Called once by a command, before they are imported."""
     os.environ["PREFECT_API_URL"] = where.prefect_api
-    os.environ["MLFLOW_TRACKING_URI"] = where.mlflow
+    export_mlflow(where.mlflow)
+
+
+def export_mlflow(address: str) -> None:
+    """Point this process' mlflow there, for commands that need nothing else."""
+    os.environ["MLFLOW_TRACKING_URI"] = address
     os.environ.update(QUIET)
 
 

@@ -1,0 +1,146 @@
+"""`liftlock render` as a user runs it: versions in a real MLflow, a base model on disk, and what `liftlock fit` says of the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from serving.fit import EngineFlags, preflight
+from serving.fit.stamp import ANNOTATION
+from tasks.manifests import LEAST_STARTUP_SECONDS, startup_budget
+from tests.fix_fit import SMOLLM2_CONFIG, write_adapter, write_model
+from tests.fix_rendered import ENGINE, PICKER, ROOT
+from tests.fix_spec import SMALL, fill
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+pytestmark = pytest.mark.slow  # each command imports MLflow's client
+COLD = [["pull", 300.0], ["load", 150.0], ["warm", 50.0]]
+
+
+@pytest.fixture
+def released(tmp_path: Path, mlflow_server: str, mlflow_client: MlflowClient, registered: str) -> Any:
+    """Versions 3 and 4 built and pushed; 3 is the champion. The function runs `liftlock` there."""
+    base, adapter = write_model(tmp_path / "models" / registered, SMOLLM2_CONFIG), tmp_path / "adapter"
+    write_adapter(adapter, SMOLLM2_CONFIG, base=registered)
+    fit = preflight(
+        base, adapter, gpu="nvidia-l4", flags=EngineFlags(max_model_len=2048, max_loras=4), engine_version="0.23.0"
+    )
+    for version in ("3", "4"):
+        _build(mlflow_client, registered, version, asdict(fit), tmp_path)
+    mlflow_client.set_registered_model_alias(registered, "champion", "3")
+    mlflow_client.set_registered_model_alias(registered, "staging", "4")
+    (tmp_path / "platform.yaml").write_text(f"engine_image: {ENGINE}\npicker_image: {PICKER}\n")
+    spec = (
+        SMALL.replace("a-model", registered).replace("some-model", str(base))
+        + "delivery: {target: gitops, strategy: pool}\n"
+    )
+    (fill(tmp_path) / "release.yaml").write_text(spec)
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("LIFTLOCK_", "MLFLOW_"))}
+        settings = {
+            "LIFTLOCK_STATE": str(tmp_path / "state"), "LIFTLOCK_MLFLOW_URI": mlflow_server, "PYTHONPATH": str(ROOT),
+            "LIFTLOCK_REGISTRY": "https://registry.example.com", "LIFTLOCK_PLATFORM": str(tmp_path / "platform.yaml"),
+        }  # fmt: skip
+        argv = [sys.executable, "-m", "flows.cli", *arguments]
+        return subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**kept, **settings, **environment},
+            timeout=200,
+            check=False,
+        )
+
+    return run
+
+
+def _build(client: MlflowClient, name: str, version: str, fit: dict[str, Any], folder: Path) -> None:
+    """What the build leaves in the registry."""
+    key = version * 64
+    for tag, value in {
+        "modelcar": f"liftlock/{name}@sha256:{version * 64}", "evidence": key, "engine_model": f"{name}-{version * 12}",
+        "eval_report_sha256": f"sha256:{'e' * 64}", "fit_report_sha256": f"sha256:{'f' * 64}",
+    }.items():  # fmt: skip
+        client.set_model_version_tag(name, version, f"liftlock.{tag}", value)
+    run = client.get_model_version(name, version).run_id
+    for file, document in {"fit.json": fit, "rollout.json": {"cold_start": COLD, "steps": []}}.items():
+        (folder / file).write_text(json.dumps(document))
+        client.log_artifact(run, str(folder / file), f"evidence/{key[:12]}")
+
+
+def test_champion_and_staging_become_a_canary_that_fit_stamps_the_same(
+    released: Any, registered: str, tmp_path: Path
+) -> None:
+    done = released("render", "release.yaml", "--output", "out", "--weight", "10", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert [(each["version"], each["weight"]) for each in said["members"]] == [("3", 90), ("4", 10)]
+    assert said["members"][0]["modelcar"] == f"registry.example.com/liftlock/{registered}@sha256:{'3' * 64}"
+    workload = yaml.safe_load((tmp_path / "out" / f"{registered}-v4" / "workload.yaml").read_text())
+    container = workload["spec"]["predictor"]["containers"][0]
+    assert f"{registered}=/mnt/models/adapters/{registered}" in container["args"]
+    assert container["startupProbe"]["failureThreshold"] == 100  # twice the 500 s that version 4 once took to be warm
+    rendered = workload["spec"]["predictor"]["annotations"][ANNOTATION]
+    checked = released("fit", "--manifests", "out", "--model-root", "models", "--stamp", "stamped", "--json")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    stamped = yaml.safe_load((tmp_path / "stamped" / f"{registered}-v4" / "workload.yaml").read_text())
+    assert stamped["spec"]["predictor"]["annotations"][ANNOTATION] == rendered
+
+
+def test_a_later_rendering_leaves_nothing_of_an_earlier_one(
+    released: Any, registered: str, tmp_path: Path, mlflow_client: Any
+) -> None:
+    assert released("render", "release.yaml", "--output", "out").returncode == 0
+    mlflow_client.set_registered_model_alias(registered, "champion", "4")
+    done = released("render", "release.yaml", "--output", "out")
+    assert done.returncode == 0, done.stderr
+    assert "not held against a cluster" in done.stdout
+    assert not (tmp_path / "out" / f"{registered}-v3").exists()
+    assert (tmp_path / "out" / f"{registered}-v4" / "pool.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda folder: (folder / "out").mkdir() or (folder / "out" / "mine.txt").write_text("x"), "holds no kustomization of a model"),
+        (lambda folder: (folder / "platform.yaml").write_text("engine: x\n"), "platform.yaml: "),
+        (lambda folder: (folder / "platform.yaml").write_text(f"engine_image: {ENGINE}\npicker_image: epp:v1\n"), "pin it by digest"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(released: Any, tmp_path: Path, change: Any, words: str) -> None:
+    change(tmp_path)
+    done = released("render", "release.yaml", "--output", "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_registry_a_cluster_cannot_pull(released: Any) -> None:
+    done = released("render", "release.yaml", "--output", "out", LIFTLOCK_REGISTRY="")
+    assert done.returncode == 2
+    assert "set LIFTLOCK_REGISTRY" in done.stderr
+
+
+def test_no_cluster_is_told_and_nothing_is_written(released: Any, tmp_path: Path) -> None:
+    done = released("render", "release.yaml", "--output", "out", "--cluster", KUBECONFIG=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "no cluster" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_startup_budget_is_twice_what_is_expected() -> None:
+    assert startup_budget(0, None) == LEAST_STARTUP_SECONDS
+    assert startup_budget(0, 451.0) == 910
+    assert startup_budget(60_000_000_000, None) == 1040  # 120 s and 60 GB at 150 MB/s, twice
