@@ -5,7 +5,6 @@ The move itself, its journal, the evidence and the ledger's chain are in tasks/p
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
@@ -19,6 +18,7 @@ from tasks.promotion.ledger import Alias, Fault, Line, lines, verify
 from tasks.promotion.move import AliasMoved as AliasMoved
 from tasks.promotion.move import Promoter, Wanted
 from tasks.promotion.registry import MlflowRegistry, RegistryRefused, RegistryUnreachable
+from tasks.run import current_run
 from tasks.settings import Settings, get_settings
 from tasks.stack.addresses import addresses
 
@@ -75,10 +75,14 @@ def alias_version(client: mlflow.MlflowClient, model: str, alias: Alias) -> str 
 def move_alias(
     dsn: str, model: str, alias: Alias, version: str, *, expected: str | None, reason: str, evidence: Mapping[str, str]
 ) -> Line | None:
-    """Point `alias` at `version` if it still points at `expected` (None: nowhere). Idempotent. Raises as Promoter.move does."""
-    parts = promoter()
+    """Point `alias` at `version` if it still points at `expected` (None: nowhere), in the name of who asked for this run.
+
+    Idempotent. Raises as Promoter.move does.
+    """
+    parts, run = promoter(), current_run()
     mover = Promoter(partial(connect, dsn), parts.registry, parts.verify, parts.tell)
-    return mover.move(Wanted(model, alias, version, expected, getpass.getuser(), reason, evidence))
+    said = f"{run.reason}; {reason}" if run.reason else reason
+    return mover.move(Wanted(model, alias, version, expected, run.actor, said, evidence))
 
 
 def moves(dsn: str, model: str) -> list[Line]:

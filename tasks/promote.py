@@ -67,6 +67,7 @@ def _roll_out(client: mlflow.MlflowClient, wanted: Wanted) -> None:
     version = read_version(client, wanted.model, str(wanted.version))
     with ModelLock(addresses(settings).dsn(DATABASE), wanted.model):
         run = start_run(settings.state, Path("promote"), wanted.model, resume=False, fresh=True)
+        run.actor, run.reason = wanted.actor, wanted.reason
         with leased(run, addresses(settings).dsn(DATABASE)):
             rollout = roll_out_version(version, recalled.modelcar, recalled.fit, recalled.dataset(), recalled.spec)
         run.record(verdict="champion" if rollout.outcome == "completed" else "undone")

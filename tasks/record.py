@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -74,7 +75,8 @@ class Record:
         self._values: dict[str, Any] = {}
         self._stack = ExitStack()
         again = (runtime.flow_run.run_count or 1) > 1  # it was suspended, and goes on in its folder
-        self._options, self._actor = {"resume": resume or again, "fresh": fresh and not again}, actor
+        self._options = {"resume": resume or again, "fresh": fresh and not again}
+        self._actor = actor or getpass.getuser()
 
     def __enter__(self) -> Record:
         settings = get_settings()
@@ -83,6 +85,7 @@ class Record:
         self._stack.enter_context(ModelLock(self.where.dsn("liftlock"), self.spec.name))
         self._place: Place = start(settings, own) if own else current_place(settings, self.spec.name)
         self.run: Run = start_run(settings.state, self.spec_file, self.spec.name, **self._options)
+        self.run.actor = self._actor
         labels = (f"model:{self.spec.name}", f"run:{self.run.run_id}")
         label_flow_run(f"{self.spec.name} {self.run.run_id}", *labels)
         self._stack.enter_context(tags(*labels))
@@ -94,8 +97,13 @@ class Record:
         return self.run.run_id
 
     def approve(self, alias: Alias) -> None:
-        """Go on once the people whom the spec asks for said yes. Raises ApprovalPending, ApprovalRefused, or suspends the flow."""
-        approve(self._values["version"], alias, self.spec.approval, self.run_id, self._actor)
+        """Go on once the people whom the spec asks for said yes; nobody is asked where the alias is there already.
+
+        Raises ApprovalPending, ApprovalRefused, or suspends the flow.
+        """
+        version = self._values["version"]
+        if alias_version(mlflow.MlflowClient(), version.name, alias) != version.version:
+            approve(version, alias, self.spec.approval, self.run_id, self._actor)
 
     def await_engine(self) -> None:
         """It starts beside the training: nothing asks it before. Raises PartNotReady."""

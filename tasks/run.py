@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import getpass
 import json
 import os
 import secrets
@@ -23,7 +24,10 @@ MARKS = {"done": "✓", "rejected": "✗", "inconclusive": "?", "undone": "↩",
 
 @dataclass
 class Run:
-    """`stages` grows as the release goes on; `record()` replaces run.json each time."""
+    """`stages` grows as the release goes on; `record()` replaces run.json each time.
+
+    `actor` asked for it and `reason` is what they said, "" for nothing: the ledger gets both with each move.
+    """
 
     run_id: str
     folder: Path
@@ -34,6 +38,8 @@ class Run:
     stages: list[StageRecord] = field(default_factory=list)
     fresh: bool = False
     lease: Callable[[str], None] = lambda _: None
+    actor: str = field(default_factory=getpass.getuser)
+    reason: str = ""
 
     def add(self, stage: StageRecord) -> None:
         self.stages = [one for one in self.stages if one.name != stage.name] + [stage]

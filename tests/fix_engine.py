@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +22,8 @@ import pytest
 
 Json = dict[str, Any]
 BASE = "base-model"
+MAX_MODEL_LEN = 2048
+METRICS = f'vllm:cache_config_info{{block_size="16",num_gpu_blocks="{MAX_MODEL_LEN}",engine="0"}} 1.0\n'
 COMPLETIONS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
 
@@ -52,7 +55,10 @@ class Asked:
 
 @dataclass
 class FakeEngine:
-    """`models` can be changed while it runs; `requests` counts completions by the name that they asked for."""
+    """`models` can be changed while it runs; `requests` counts completions by the name that they asked for.
+
+    `adapters` is a folder in which more of them are found by name, as vLLM's resolver does.
+    """
 
     url: str = ""
     models: dict[str, Behaviour] = field(default_factory=lambda: {BASE: Behaviour()})
@@ -60,6 +66,7 @@ class FakeEngine:
     paths: Counter[str] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
     unloaded: list[str] = field(default_factory=list)
+    adapters: Path | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def forget(self) -> None:
@@ -68,6 +75,12 @@ class FakeEngine:
             self.paths.clear()
             self.requests.clear()
             self.unloaded.clear()
+
+    def find(self, model: str) -> Behaviour | None:
+        found = self.models.get(model)
+        if found is None and self.adapters is not None and (self.adapters / model).is_dir():
+            found = self.models[model] = Behaviour()
+        return found
 
     def count(self, asked: Asked) -> int:
         """Keeps the request; its ordinal number among those of its model, from 1."""
@@ -102,8 +115,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self._note_path()
         if path == "/v1/models":
-            cards = [{"id": name, "object": "model", "owned_by": "vllm"} for name in self.engine.models]
-            self._json({"object": "list", "data": cards})
+            card = {"object": "model", "owned_by": "vllm", "max_model_len": MAX_MODEL_LEN}
+            self._json({"object": "list", "data": [{"id": name, **card} for name in self.engine.models]})
+        elif path == "/metrics":
+            self._send(METRICS.encode(), "text/plain")
         elif path in ("/health", "/version"):
             self._json({"version": "0.32.0"})
         else:
@@ -155,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _complete(self, path: str, asked: Json, body: bytes) -> None:
         headers = {key.lower(): value for key, value in self.headers.items()}
         ordinal = self.engine.count(Asked(path, str(asked.get("model")), headers, body))
-        behaviour = self.engine.models.get(asked.get("model", ""))
+        behaviour = self.engine.find(asked.get("model", ""))
         if behaviour is None or not behaviour.loadable:
             said = f"The model `{asked.get('model')}` does not exist."
             return self._json(_error(said, "NotFoundError", 404), 404)
@@ -192,9 +207,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
 
     def _json(self, content: Json, status: int = 200) -> None:
-        data = json.dumps(content).encode()
+        self._send(json.dumps(content).encode(), "application/json", status)
+
+    def _send(self, data: bytes, kind: str, status: int = 200) -> None:
         self.send_response(status)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

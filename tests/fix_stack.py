@@ -1,6 +1,7 @@
 """The whole product on a state folder of its own: the commands as a user runs them, and the local stack they start.
 
-`stack` lasts for the session; it is started by the first test that asks for it and taken down at the end.
+`stack` lasts for the session; it is started by the first test that asks for it and taken down at the end. `champion` and
+`takeover` are the releases that all tests share.
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psutil
 import pytest
+
+from tests.fix_caller import Caller
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = ROOT / "evals" / "ticket_router"
+NAME = "quick"  # of the model that has two versions
+TICKET = "The parcel has sat in the depot for nine days."
 COMMAND_SECONDS = 2700  # to give up after: a first release on two old cores takes a third of it
 
 
@@ -78,6 +85,23 @@ class Stack:
     def gateway(self) -> str:
         return f"http://127.0.0.1:{self.ports()['envoy']}"
 
+    def ask(self, model: str) -> str:
+        """What the gateway's model says to a ticket for the team shipping."""
+        messages = [{"role": "system", "content": "Name the team."}, {"role": "user", "content": TICKET}]
+        body = {"model": model, "messages": messages, "max_tokens": 8, "temperature": 0}
+        answer = httpx.post(f"{self.gateway}/v1/chat/completions", json=body, timeout=60).raise_for_status()
+        return str(answer.json()["choices"][0]["message"]["content"])
+
+    def pid_of(self, command: str) -> int:
+        """The supervised process of this stack whose command line holds `command`."""
+        ports = {str(port) for port in self.ports().values()}
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            words, environment = process.info["cmdline"] or (), process.info["environ"] or {}
+            named = str(self.state) in " ".join(words) or any(port in words for port in ports)
+            if command in " ".join(words) and (named or environment.get("LIFTLOCK_STATE") == str(self.state)):
+                return int(process.pid)
+        raise AssertionError(f"no process {command}")
+
     def last_run(self) -> dict[str, Any]:
         newest = max((self.state / "runs").glob("*/run.json"), key=lambda file: file.stat().st_mtime)
         return dict(json.loads(newest.read_text()))
@@ -97,7 +121,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def champion(stack: Stack) -> dict[str, Any]:
-    """The README's command, once for all tests of this file."""
+    """The README's command, once for all tests."""
     done = stack.make("release")
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return {**stack.last_run(), "stdout": done.stdout, "stderr": done.stderr}
@@ -125,3 +149,30 @@ delivery: {{steps: [50, 100], min_requests: 4, max_first_token_ratio: 20, warmup
 """
     )
     return spec
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """Two versions of the model NAME, the new one released while a client asked for it; `spec` is the new one's."""
+
+    spec: Path
+    old: str
+    new: str
+    answered: int
+    failed: list[str]
+
+
+@pytest.fixture(scope="session")
+def takeover(stack: Stack, champion: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Takeover:
+    return release_two(stack, tmp_path_factory.mktemp("takeover"))
+
+
+def release_two(stack: Stack, folder: Path) -> Takeover:
+    first, second = (quick_spec(folder / str(seed), NAME, seed=seed, items=32) for seed in (0, 1))
+    done = stack.run("release", str(first))
+    assert done.returncode == 0, done.stderr
+    old = stack.last_run()["champion"]["version"]
+    with Caller(stack.gateway, NAME, rate=2) as caller:  # the training beside it wants the cores too
+        done = stack.run("release", str(second))
+    assert done.returncode == 0, done.stderr
+    return Takeover(second, old, stack.last_run()["champion"]["version"], caller.answered, caller.failed)

@@ -45,15 +45,14 @@ def event(name: str, model: str, labels: Mapping[str, str], payload: Mapping[str
 
 
 def event_of(line: Line) -> Event:
-    """What triggers can match: the name, and the labels model, alias, version."""
+    """What triggers can match: the name, and the labels model, alias, version, actor."""
     version = line.to_version or ""
     payload = {
         "model": line.model, "alias": line.alias, "version": version, "from_version": line.from_version or "",
         "actor": line.actor, "reason": line.reason, "evidence": dict(line.evidence), "line": line.id, "hash": line.hash,
     }  # fmt: skip
-    return event(
-        NAMES[line.kind], line.model, {"alias": line.alias, "version": version}, payload, f"{line.hash}", line.at
-    )
+    labels = {"alias": line.alias, "version": version, "actor": line.actor}
+    return event(NAMES[line.kind], line.model, labels, payload, f"{line.hash}", line.at)
 
 
 def now() -> str:

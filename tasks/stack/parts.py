@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from tasks.settings import ROOT, Settings
 from tasks.setup import EMBEDDING_MODEL
 from tasks.stack.addresses import QUIET, Addresses
@@ -208,15 +210,19 @@ def watch_part(settings: Settings, where: Addresses) -> Part:
 
 
 def _set(settings: Settings) -> dict[str, str]:
-    """The addresses that were set from outside."""
-    named = {"MLFLOW_URI": settings.mlflow_uri, "PREFECT_API_URL": settings.prefect_api_url}
-    dsn = settings.postgres_dsn and settings.postgres_dsn.get_secret_value()
-    return {f"LIFTLOCK_{name}": value for name, value in {**named, "POSTGRES_DSN": dsn}.items() if value}
+    """What was set from outside, as it was set."""
+    names = settings.model_fields_set - {"state", "toolchain"}
+    values = {name: value for name in sorted(names) if (value := getattr(settings, name)) is not None}
+    return {
+        f"LIFTLOCK_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in values.items()
+    }
 
 
 def _worker(python: str, settings: Settings, where: Addresses) -> Part:
     environment = {
         **_own(settings),
+        **_set(settings),
         "PREFECT_HOME": str(settings.state / "prefect"),
         "PREFECT_API_URL": where.prefect_api,
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(settings.state / "results"),
