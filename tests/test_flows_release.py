@@ -12,10 +12,25 @@ import openai
 import psutil
 import pytest
 
-from tests.fix_stack import SUITE, TICKET, Stack
+from tests.fix_caller import Caller
+from tests.fix_engine import FakeEngine
+from tests.fix_stack import NAME, ROOT, SUITE, TICKET, Stack, Takeover
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # the first test's time includes a whole release
 STAGES = ["prepare", "train", "evaluate", "judge", "register", "preflight", "build_and_push", "roll_out", "sample"]
+A_SECOND = 20
+MOVES = """
+from tasks.promote import promote_version
+from tasks.rollback import roll_back
+from tasks.settings import get_settings
+from tasks.stack.addresses import addresses, export_client_settings
+
+export_client_settings(addresses(get_settings()))
+for turn in range(5):
+    up = promote_version("{name}", "{new}", "champion", expected="{old}", reason=f"turn {{turn}}")
+    assert up.moved
+    assert roll_back("{name}").to_version == "{old}"
+"""
 PROMPT = [
     {"role": "system", "content": "Name the team."},
     {"role": "user", "content": TICKET},
@@ -171,6 +186,30 @@ def test_a_starting_spec_of_ones_own_runs(stack: Stack, champion: dict[str, Any]
     document = json.loads(done.stdout)
     assert document["verdict"] in ("champion", "rejected", "inconclusive")
     assert done.returncode == document["exit_code"] in (0, 3, 4)
+
+
+def test_no_request_of_twenty_a_second_fails_during_ten_promotions_and_rollbacks(
+    stack: Stack, takeover: Takeover, engine: FakeEngine
+) -> None:
+    """All real but the engine, which answers at once: the machine's own answers six a second. The next test puts it back."""
+    assert stack.run("rollback", NAME, "--to", takeover.old).returncode == 0
+    engine.adapters = stack.state / "adapters"
+    environment = {**stack.environment, "LIFTLOCK_VLLM_URL": engine.url}
+    code = MOVES.format(name=NAME, old=takeover.old, new=takeover.new)
+    up = subprocess.run([*stack.argv, "up"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert up.returncode == 0, up.stderr
+    with Caller(stack.gateway, NAME, A_SECOND) as caller:
+        done = subprocess.run(
+            [stack.argv[0], "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    engine.adapters = None
+    assert done.returncode == 0, done.stderr
+    assert caller.failed == []
+    assert caller.answered > 10 * A_SECOND
+    assert client_of(stack).get_model_version_by_alias(NAME, "champion").version == takeover.old
+    moved = [(one["kind"], one["to_version"]) for one in json.loads(stack.run("history", NAME, "--json").stdout)[-10:]]
+    assert moved == 5 * [("move", takeover.new), ("rollback", takeover.old)]
+    assert stack.run("ledger", "verify").returncode == 0
 
 
 def test_down_leaves_nothing_running_and_up_serves_the_champion_again(stack: Stack, champion: dict[str, Any]) -> None:
