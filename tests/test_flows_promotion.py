@@ -133,9 +133,7 @@ def test_a_release_on_the_worker_waits_for_people_without_a_process_and_goes_on(
     stack: Stack, takeover: Takeover
 ) -> None:
     bring(stack, takeover.old)
-    spec = takeover.spec.with_name("approved.yaml")
-    spec.write_text(takeover.spec.read_text() + "approval: {champion: one}\n")
-    run = start(stack, "release/local", spec_file=str(spec), actor="ada")
+    run = start(stack, "release/local", spec_file=str(_approved(takeover)), actor="ada")
     wait_until("it is suspended", lambda: state_of(stack, run) == "PAUSED")
     wait_until("its process is gone", lambda: not _processes(stack, run))
     assert champion_of(stack) == takeover.old
@@ -143,9 +141,15 @@ def test_a_release_on_the_worker_waits_for_people_without_a_process_and_goes_on(
     assert stack.run("approve", run, "--by", "bo").returncode == 0
     wait_until("it ended", lambda: state_of(stack, run) in ("COMPLETED", "FAILED", "CRASHED"))
     assert (state_of(stack, run), champion_of(stack)) == ("COMPLETED", takeover.new)
-    kinds = [(alias, kind, actor) for alias, kind, _, actor in story(stack, 3)]
-    assert kinds[:2] == [("champion", "approval_requested", "ada"), ("champion", "approved", "bo")]
-    assert kinds[2][:2] == ("champion", "move")
+    assert [(kind, actor) for _, kind, _, actor in story(stack, 3)] == [
+        ("approval_requested", "ada"), ("approved", "bo"), ("move", "ada")
+    ]  # fmt: skip
+
+
+def _approved(takeover: Takeover) -> Path:
+    spec = takeover.spec.with_name("approved.yaml")
+    spec.write_text(takeover.spec.read_text() + "approval: {champion: one}\n")
+    return spec
 
 
 def _processes(stack: Stack, run: str) -> list[psutil.Process]:
@@ -166,10 +170,10 @@ KINDS: dict[str, Callable[[dict[str, Any]], bool]] = {
 
 
 def test_the_worker_runs_a_manual_a_triggered_and_a_scheduled_release(stack: Stack, takeover: Takeover) -> None:
-    """The schedule is one of seconds; nothing changed, so the stages come from the cache."""
+    """The schedule is one of seconds. Nothing changed, so the stages come from the cache, and nobody is asked for approval."""
     bring(stack, takeover.new)
     deployment = prefect(stack, "/deployments/name/release/local")["id"]
-    parameters = {"spec_file": str(takeover.spec)}
+    parameters = {"spec_file": str(_approved(takeover))}
     manual = start(stack, "release/local", **parameters)
     changed = events.event("liftlock.dataset.changed", NAME, {}, parameters, f"{time.time()}", events.now())
     prefect(stack, "/events", [changed])

@@ -14,7 +14,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
-from tasks.promotion.events import PrefectEvents, event, now
+from tasks.promotion.events import PrefectEvents, event, event_of, now
+from tasks.promotion.ledger import Line
 from tasks.settings import ROOT
 from tasks.stack.deployments import Pool, deploy_all, ensure_work_pool, for_pool
 from tasks.stack.notifications import ensure_notifications
@@ -55,6 +56,22 @@ def test_all_deployments_are_registered_to_run_in_this_checkout(prefect_server: 
     }
     assert {"liftlock.dataset.changed", "liftlock.alias.requested", "liftlock.alias.set-by-hand", "liftlock.alias.moved",
             "liftlock.champion.drift"} <= expected  # fmt: skip
+
+
+def test_a_releases_own_candidate_starts_nothing() -> None:
+    """The chain begins with a move of the actor mlflow: a release goes on with its candidate by itself."""
+    by_entry = {(one["entrypoint"], one["name"]): one for one in YAML(typ="safe").load(FILE)["deployments"]}
+    (gate,) = by_entry[("flows.gate_candidate.gate_candidate", "candidate")]["triggers"]
+    (promote,) = by_entry[("flows.promote.promote", "candidate")]["triggers"]
+    hand, own = (
+        event_of(Line(1, now(), "tickets", "candidate", "move", None, "2", actor, "", {}, "h"))
+        for actor in ("mlflow", "root")
+    )
+    match = {key: value for key, value in gate["match"].items() if key != "prefect.resource.id"}
+    assert gate["enabled"] and promote["enabled"]
+    assert (gate["expect"], promote["expect"]) == ([hand["event"]], ["liftlock.candidate.passed"])
+    assert match.items() <= hand["resource"].items()
+    assert not match.items() <= own["resource"].items()
 
 
 @contextmanager

@@ -208,6 +208,21 @@ def test_a_killed_engine_leaves_no_renamed_child_behind(supervisor: Supervisor, 
     await_true(lambda: not any(map(is_running, orphan)), "the orphan still runs")
 
 
+def test_worker_and_watch_get_what_the_stack_was_started_with(tmp_path: Path) -> None:
+    """A release on the worker asks the engine and signs with the key that the command's would."""
+    given = {"vllm_url": "http://10.0.0.1:8000", "signing_key": "awskms:///k", "api_key": "secret"}
+    settings = Settings(state=tmp_path, **given)  # type: ignore[arg-type]
+    ports = assign(tmp_path, PORTS, in_use=())
+    parts = {one.name: one for one in local_parts(settings, ports, addresses(settings), Engine("/x"))}
+    assert "vllm" not in parts
+    for name in ("worker", "watch"):
+        found = {key: value for key, value in parts[name].environment.items() if key.startswith("LIFTLOCK_")}
+        assert found == {
+            "LIFTLOCK_STATE": str(tmp_path), "LIFTLOCK_TOOLCHAIN": str(settings.toolchain),
+            **{f"LIFTLOCK_{key.upper()}": value for key, value in given.items()},
+        }  # fmt: skip
+
+
 def test_an_engine_of_its_own_comes_and_goes_without_a_change_of_any_other_part(tmp_path: Path) -> None:
     """Else supervisord would restart the gateway under its clients."""
     settings, engines = Settings(state=tmp_path), [OwnEngine("tickets", place, Engine("/x")) for place in (1, 2)]
