@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from serving.coherence.model import Chain
-from serving.coherence.objects import read_paths
-from serving.coherence.read_scalers import interceptor_for
-from tests.fix_coherence import Files, Handle, changed, checked, rules_of, written
+from tests.fix_coherence import Files, Handle, changed, checked, rules_of
 
 
 def chains(folder: Path, files: Files) -> tuple[Chain, ...]:
@@ -104,12 +102,17 @@ def test_an_interceptor_route_is_a_hop_in_front_of_its_service(
     ("pattern", "taken"),
     [("*.example.com", True), ("llm.example.com", True), ("*.example.org", False), ("example.com", False)],
 )
-def test_an_interceptor_takes_the_hosts_that_its_patterns_match(tmp_path: Path, pattern: str, taken: bool) -> None:
-    files = changed(
-        lambda handle: handle.add("InterceptorRoute", "llm", **{**INTERCEPTED, "rules": [{"hosts": [pattern]}]})
-    )
-    found = interceptor_for(read_paths(written(tmp_path / "files", files)), "llm.example.com")
-    assert (found is not None) is taken
+def test_of_two_interceptors_the_one_that_takes_the_host_is_the_hop(tmp_path: Path, pattern: str, taken: bool) -> None:
+    def two(handle: Handle) -> None:
+        handle.add("InterceptorRoute", "other", **{**INTERCEPTED, "rules": [{"hosts": ["other.test"]}]})
+        handle.add("InterceptorRoute", "llm", **{**INTERCEPTED, "rules": [{"hosts": [pattern]}]})
+        handle.rule["backendRefs"] = [{"name": "keda-add-ons-http-interceptor-proxy", "namespace": "keda"}]
+        handle.rule["filters"] = [{"type": "URLRewrite", "urlRewrite": {"hostname": "llm.example.com"}}]
+
+    (chain,) = chains(tmp_path / "files", changed(two))
+    found = [each.name for each in chain.hops if each.kind == "interceptor"]
+    assert found == (["interceptor of InterceptorRoute serving/llm"] if taken else [])
+    assert any("takes host 'llm.example.com'" in note for note in chain.notes) is not taken
 
 
 def test_tabby_asks_the_models_of_its_configuration_and_waits_for_ever(tmp_path: Path) -> None:

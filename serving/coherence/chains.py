@@ -122,7 +122,7 @@ class _Resolver:
             if kind == "InferencePool":
                 yield from self._pool(namespace, name, before)
             elif name == INTERCEPTOR:
-                yield from self._interceptor("", before, served)
+                yield from self._interceptor(rule.host, before, served)
             else:
                 yield from self._service(namespace, name, before, served)
         if not backends:
@@ -176,7 +176,8 @@ class _Resolver:
     def _interceptor(self, host: str, before: tuple[Hop, ...], served: str) -> Iterator[Path]:
         made = interceptor_for(self.found, host)
         if made is None:
-            yield before, Engine("interceptor"), ("no HTTPScaledObject or InterceptorRoute in these files",)
+            note = f"no HTTPScaledObject or InterceptorRoute in these files takes host {host or 'unknown'!r}"
+            yield before, Engine("interceptor"), (f"{note}: what is behind it is not checked",)
             return
         yield from self._service(made[1], made[2], (*before, made[0]), served)
 

@@ -31,6 +31,14 @@ class RouteRule:
     gateways: tuple[tuple[str, str], ...]  # namespace, name
     backends: tuple[tuple[str, str, str, float], ...]  # kind, namespace, name, weight
 
+    @property
+    def host(self) -> str:
+        """What a backend sees as the request's host: the rewritten one, else the route's first; "" where neither is written."""
+        where = f"{self.route.file}: {self.route.key}"
+        rewrites = [mapping(each.get("urlRewrite"), where) for each in items(self.body.get("filters"), where)]
+        names = [*(each.get("hostname") for each in rewrites), *(self.route.spec.get("hostnames") or ())]
+        return next((str(name) for name in names if name), "")
+
 
 def rules(found: Inventory) -> list[RouteRule]:
     return [rule for route in found.kind("HTTPRoute") for rule in _rules(route)]

@@ -56,12 +56,17 @@ def _target(one: Object) -> tuple[str, str]:
 
 
 def interceptor_for(found: Inventory, host: str) -> tuple[Hop, str, str] | None:
-    """By the host that a request asks for: the hop, and the namespace and Service behind it."""
-    for one in found.kind(*HTTP):
-        target = mapping(one.spec.get("scaleTargetRef") or one.spec.get("target"), one.file)
-        if not host or any(_matches(host, each) for each in _hosts(one)):
-            return interceptor(one), one.namespace, str(target.get("service") or target.get("name"))
-    return None
+    """By the host that a request asks for ("": not known): the hop, and the namespace and Service behind it.
+
+    A single interceptor is taken whatever the host is, because proxies in front may write another one.
+    """
+    every = list(found.kind(*HTTP))
+    taken = [one for one in every if any(_matches(host, each) for each in _hosts(one))]
+    if not taken and len(every) != 1:
+        return None
+    one = (taken or every)[0]
+    target = mapping(one.spec.get("scaleTargetRef") or one.spec.get("target"), one.file)
+    return interceptor(one), one.namespace, str(target.get("service") or target.get("name"))
 
 
 def _matches(host: str, pattern: str) -> bool:
