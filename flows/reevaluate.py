@@ -21,6 +21,7 @@ from tasks.asked import Endpoint, Question, ask, endpoint_of
 from tasks.champion_report import ChampionReport, champion_report
 from tasks.drift import judge_drift, verdict_changed
 from tasks.judge import policy_of
+from tasks.place import current_place
 from tasks.retry import retry_condition
 from tasks.settings import get_settings
 from tasks.spec import Release, load_release
@@ -48,7 +49,8 @@ def reevaluate(spec_file: str, fresh: str | None = None) -> dict[str, Any]:
 @task(name="ask_again", retries=1, retry_delay_seconds=5, retry_condition_fn=retry_condition, persist_result=False)
 def _ask_again(spec: Release, fresh: Path | None) -> GatedChange:
     champion = champion_report(spec.name)
-    where = endpoint_of(get_settings(), None, None, Console(file=sys.stderr))
+    settings = get_settings()
+    where = endpoint_of(settings, f"{current_place(settings, spec.name).url}/v1", None, Console(file=sys.stderr))
     load_adapter(where.base_url.removesuffix("/v1"), champion.engine_model)
     now = _report(spec, champion, spec.dataset.test, where)
     new = _report(spec, champion, fresh, where) if fresh else None

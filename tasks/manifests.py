@@ -136,7 +136,8 @@ def desired_of(
 ) -> Desired:
     """`strategy` for a spec that says auto; `others` are the entries of LiteLLM's model_list. Raises DesiredInvalid."""
     cluster, delivery = spec.delivery.cluster, spec.delivery
-    asked: Strategy = strategy or ("pool" if delivery.strategy == "auto" else delivery.strategy)
+    named = delivery.strategy
+    asked: Strategy = strategy or ("pool" if named == "auto" or named == "mirror" else named)
     script = (ROOT / "deploy" / "warmup" / "ready.sh").read_text()
     return Desired(
         model=spec.name,

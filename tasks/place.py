@@ -121,7 +121,7 @@ def bring_up(settings: Settings, spec: Release, base: Path) -> OwnEngine | None:
     except EngineBusy:
         strategy, running = spec.delivery.strategy, default_engine(settings)
         asks = running.model == engine.model and running.max_lora_rank >= engine.max_lora_rank  # can be evaluated on it
-        if strategy not in ("pool", "auto") and not (strategy == "swap" and asks):
+        if strategy not in ("pool", "mirror", "auto") and not (strategy == "swap" and asks):
             raise
         if strategy == "swap":
             up(settings, lambda _: None, wait_for_engine=False)

@@ -39,7 +39,7 @@ from tasks.spec import DeliverySpec, Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
 from tasks.stage import Status, digest_of, stage
-from tasks.strategies import StrategyMissing, placed, target_of
+from tasks.strategies import StrategyMissing, placed, shadow_of, target_of
 from tasks.swap import ended
 from tasks.verify_modelcar import place_verified
 
@@ -157,15 +157,16 @@ def _canary(
         said = f"  canary at {step.weight} %: {step.candidate.requests} of {step.candidate.requests + step.stable.requests} requests; {step.reason}"
         run.console.print(said, highlight=False, markup=False, soft_wrap=True)
 
+    weights = (100,) if isinstance(target, SwapTarget) else (0, *delivery.steps) if target.mirror else delivery.steps
     plan = Plan(
         model=spec.name,
         engine_model=engine_model,
         reference=modelcar.reference,
         engine_url=place.url,
         prompts=prompts,
-        weights=(100,) if isinstance(target, SwapTarget) else delivery.steps,
+        weights=weights,
         warmup_requests=delivery.warmup_requests,
-        policy=replace(policy_of(delivery), golden=bool(golden)),
+        policy=replace(policy_of(delivery), golden=bool(golden), steps=len(weights)),
         hold_seconds=delivery.hold_seconds,
         drain_seconds=delivery.drain_seconds,
         warmup_budget=delivery.warmup_first_token_seconds,
@@ -174,8 +175,9 @@ def _canary(
     )
     headers = own_headers(gateway.folder)
     traffic = Traffic(addresses(settings).gateway, spec.name, prompts, VERSION_HEADER, headers=headers, golden=golden)
+    shadow = shadow_of(target, spec, engine_model, prompts, golden)
     clients = None if delivery.sticky else ClientLog(gateway.folder / "access.log", spec.name)  # sticky: no draws
-    return run_steps(rollouts_of(settings, spec.name), plan, target, traffic, tell, clients)
+    return run_steps(rollouts_of(settings, spec.name), plan, target, traffic, tell, clients, shadow)
 
 
 def _prompts(items: Sequence[Messages], golden: Sequence[Golden]) -> list[Messages]:

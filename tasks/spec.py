@@ -119,11 +119,11 @@ class DeliverySpec(Part):
         description="local: vLLM and Envoy on this machine; gitops: commits to the platform's repository; kubernetes: server-side apply.",
     )
     cluster: ClusterSpec = Field(ClusterSpec(), description="Of gitops and kubernetes: how it is served there.")
-    strategy: Literal["adapter", "pool", "swap", "auto"] = Field(
+    strategy: Literal["adapter", "pool", "swap", "mirror", "auto"] = Field(
         "adapter",
         description="adapter: one engine, two adapters, the gateway rewrites the model name by weight; pool: a second engine, for "
-        "another base model or other limits; swap: one engine replaces the other, with a gap; auto: what the running engine and "
-        "the fit report allow, on a cluster its GPUs and quotas.",
+        "another base model or other limits; swap: one engine replaces the other, with a gap; mirror: locally, copies of clients' "
+        "requests before the first weight; auto: what the running engine and the fit report allow, on a cluster its GPUs and quotas.",
     )
     steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
         (10, 50, 100), description="Weights of the canary in percent; the last is 100."
@@ -151,6 +151,12 @@ class DeliverySpec(Part):
     drain_seconds: float = Field(
         30, ge=0, le=3600, description="How long running streams of an undone candidate may go on."
     )
+
+    @model_validator(mode="after")
+    def _mirror_is_local(self) -> DeliverySpec:
+        if self.target != "local" and self.strategy == "mirror":
+            raise ValueError("strategy mirror is of the target local; on a cluster say adapter, pool, swap or auto")
+        return self
 
     @field_validator("steps")
     @classmethod

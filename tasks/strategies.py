@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from serving.gateway.model import Split
+from serving.rollout.ask import Messages
+from serving.rollout.golden import Golden
 from serving.rollout.local import LocalTarget
-from serving.rollout.strategy import Choice, Room, choose
+from serving.rollout.mirror import Drawn, Shadow
+from serving.rollout.strategy import Choice, Room, Strategy, choose
 from tasks.artifacts import FitReport
 from tasks.base_model import resolve_base
 from tasks.place import Place, covered, current_place, engine_of, own_engine, served_by, start
@@ -16,6 +20,8 @@ from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
 from tasks.stack.own_engines import read_own
 from tasks.swap import swap_target, told, unfinished
+
+ALL = 100  # percent of clients' requests that a shadow gets a copy of
 
 
 class StrategyMissing(Exception):
@@ -28,7 +34,7 @@ def placed(settings: Settings, fit: FitReport, spec: Release, engine_model: str)
     here = current_place(settings, spec.name)
     fits_in = covered(settings, here, engine) and not unfinished(settings, spec.name)
     own = own_engine(settings, spec.name, engine, engine_model) if not fits_in and settings.vllm_url is None else None
-    if own and spec.delivery.strategy == "auto" and own in read_own(settings.state):
+    if own and spec.delivery.strategy in ("auto", "mirror") and own in read_own(settings.state):
         return Choice("pool", "an engine of its own runs beside the first one already"), start(settings, own)
     choice = strategy_of(fit, len(served_by(settings, here) - {engine_model}), spec, fits_in)
     if choice.strategy == "swap" and here.own:
@@ -47,10 +53,13 @@ def strategy_of(fit: FitReport, served: int, spec: Release, fits_in: bool = True
     asked = spec.delivery.strategy
     if asked == "swap" and fits_in:
         return Choice("adapter", "the spec asks for swap, and the running engine serves the release as it is")
-    if asked != "auto":
+    if asked != "auto" and asked != "mirror":
         return Choice(asked, "the spec asks for it")
     used = fit.usable_bytes - fit.headroom_bytes
     choice = choose(Room(fits_in, spec.serving.max_loras, served, used, fit.usable_bytes))
+    if asked == "mirror":
+        strategy: Strategy = "adapter" if fits_in else "pool"
+        return Choice(strategy, f"the spec asks for copies of clients' requests first; {choice.why}")
     if choice.strategy == "swap" and fits_in:
         return Choice("adapter", f"{choice.why}; so the engine loads adapters in turn, without a gap")
     return choice
@@ -64,4 +73,19 @@ def target_of(settings: Settings, spec: Release, place: Place, check: Callable[[
         asked, runs = engine_of(spec, resolve_base(spec.base_model, settings)), default_engine(settings)
         new = runs.widened(asked) if runs.model == asked.model else asked
         return swap_target(settings, spec.name, gateway, new, drain, check)
-    return LocalTarget(gateway, settings.adapters, place.url if place.own else None, spec.delivery.sticky)
+    mirror = ALL if spec.delivery.strategy == "mirror" else 0
+    return LocalTarget(gateway, settings.adapters, place.url if place.own else None, spec.delivery.sticky, mirror)
+
+
+def shadow_of(
+    target: LocalTarget, spec: Release, engine_model: str, prompts: Sequence[Messages], golden: Sequence[Golden]
+) -> Shadow | None:
+    """What a step of shadow traffic is judged by; None where the spec asks for none."""
+    if not target.mirror:
+        return None
+    gateway, name = target.gateway, spec.name
+    split = gateway.splits().get(name) or Split(name, gateway.base_model)
+    stable = (split.stable, split.stable_engine or gateway.engine_url)
+    candidate = (engine_model, target.candidate_engine or gateway.engine_url)
+    drawn = Drawn(stable, candidate, prompts, golden)
+    return Shadow(drawn, lambda: gateway.counters(name, "mirror", target.candidate_engine))

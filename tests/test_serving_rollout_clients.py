@@ -11,9 +11,9 @@ from serving.gateway.rotation import rotate
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.ask import PURPOSE
 from serving.rollout.clients import ClientLog
+from serving.rollout.looks import look
 from serving.rollout.machine import State
 from serving.rollout.model import Sample
-from serving.rollout.steps import look
 from tasks.rollout_evidence import rows
 from tests.fix_engine import Behaviour, FakeEngine
 from tests.fix_envoy import Envoy

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from serving.gateway.lua import fallback as fallback_program
+from serving.gateway.lua import mirror as mirror_program
 from serving.gateway.model import DEFAULT_LIMITS, VERSION_HEADER, Endpoint, Json, Limits, Split
 from serving.gateway.parts import TYPES, address, lua, response, watched
 
@@ -51,6 +52,7 @@ def clusters(
     }
     named = {"engine": engine_url, **sides}
     found = [_cluster(name, engine, limits) for name, engine in named.items()]
+    found += [_shadow(split, engine_url, limits) for split in splits if split.mirror]
     found += [_cluster(f"at-{one.model}", one.url, limits) for one in endpoints]
     found += [_cluster(f"fallback-{number}", one.url, limits) for number, one in enumerate(fallback)]
     if fallback:
@@ -63,6 +65,14 @@ def clusters(
 def cluster_of(model: str, side: str, engine: str | None) -> str:
     """Each side of a split has counters of its own. A new engine is a new cluster: requests of the old one end where they began."""
     return f"{model}-{side}" + (f"-{hashlib.sha256(engine.encode()).hexdigest()[:8]}" if engine else "")
+
+
+def _shadow(split: Split, engine_url: str, limits: Limits) -> Json:
+    """For the copies of requests: they ask as the candidate, and have counters of their own."""
+    name = cluster_of(split.model, "mirror", split.candidate_engine)
+    program = lua("name-mirror", mirror_program(split.candidate or ""))
+    options = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": _http([program])}
+    return {**_cluster(name, split.candidate_engine or engine_url, limits), "typed_extension_protocol_options": options}
 
 
 def chain_of(cluster: str, fallback: Sequence[Endpoint]) -> str:

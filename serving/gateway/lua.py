@@ -8,8 +8,8 @@ from pathlib import Path
 from serving.gateway.keys import Key
 
 _FOLDER = Path(__file__).parent
-_SHA256, _MODEL_NAME, _FRONT, REWRITE, _FALLBACK = (
-    (_FOLDER / f"{name}.lua").read_text() for name in ("sha256", "model_name", "front", "rewrite", "fallback")
+_SHA256, _MODEL_NAME, _FRONT, REWRITE, _FALLBACK, _MIRROR = (
+    (_FOLDER / f"{name}.lua").read_text() for name in ("sha256", "model_name", "front", "rewrite", "fallback", "mirror")
 )
 
 NOTHING = "function envoy_on_request(handle) end"
@@ -19,6 +19,11 @@ def fallback(models: Sequence[str]) -> str:
     """The program of a chain: `models` are the names that the second, third … attempt is asked as."""
     names = ", ".join(f'"{model}"' for model in models)
     return "\n".join([f"local NAMES = {{{names}}}", _MODEL_NAME, _FALLBACK])
+
+
+def mirror(model: str) -> str:
+    """The program of a shadow, which is asked as `model`."""
+    return "\n".join([f'local NAME = "{model}"', _MODEL_NAME, _MIRROR])
 
 
 def front(paths: Sequence[str], keys: Sequence[Key] | None) -> str:

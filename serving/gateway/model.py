@@ -21,7 +21,8 @@ class Split:
 
     `stable_engine` and `candidate_engine` are addresses of engines of their own; None: the gateway's engine. `sticky` names a
     request header, such as x-session-id: the same value gets the same version; requests without it are drawn. `closed`: its engine
-    is being replaced, and clients are told to ask again after so many seconds, or a fallback on another server answers.
+    is being replaced, and clients are told to ask again after so many seconds, or a fallback on another server answers. `mirror`:
+    percent of the requests of which the candidate gets a copy, whose answer is dropped; then it has no weight.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Split:
     candidate_engine: str | None = None
     sticky: str | None = None
     closed: int | None = None
+    mirror: int = 0
 
     def __post_init__(self) -> None:
         for name in (self.model, self.stable, self.candidate):
@@ -41,6 +43,8 @@ class Split:
             raise ValueError(f"sticky header {self.sticky!r} of {self.model}: only small letters, digits and dashes")
         if not 0 <= self.weight <= 100 or (self.weight and self.candidate is None):
             raise ValueError(f"split of {self.model}: weight {self.weight} needs a candidate and 0 to 100 percent")
+        if self.mirror and (self.candidate is None or self.weight or not 0 < self.mirror <= 100):
+            raise ValueError(f"split of {self.model}: a shadow needs a candidate without weight, and 1 to 100 percent")
 
 
 @dataclass(frozen=True)

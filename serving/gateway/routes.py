@@ -196,9 +196,17 @@ def _split_route(split: Split, path: str, table: Table) -> Json:
     draw = {"clusters": sides, **({"use_hash_policy": True} if split.sticky else {})}
     return {
         "match": _match(path, split.model),
-        "route": {"weighted_clusters": draw, **sticky, **_policy(table)},
+        "route": {"weighted_clusters": draw, **sticky, **_policy(table), **_copies(split)},
         "metadata": {"filter_metadata": {"liftlock": {"weights": weights}}},
     }
+
+
+def _copies(split: Split) -> Json:
+    if not split.mirror:
+        return {}
+    share = {"default_value": {"numerator": split.mirror, "denominator": "HUNDRED"}}
+    cluster = cluster_of(split.model, "mirror", split.candidate_engine)
+    return {"request_mirror_policies": [{"cluster": cluster, "runtime_fraction": share}]}
 
 
 def _closed_route(split: Split, seconds: int, path: str, table: Table) -> Json:

@@ -148,8 +148,17 @@ class Gateway:
         def edit(split: Split | None) -> Split:
             whole = split or Split(model, self.base_model)
             return replace(
-                whole, candidate=candidate, weight=weight, candidate_engine=engine, sticky=sticky, closed=None
+                whole, candidate=candidate, weight=weight, candidate_engine=engine, sticky=sticky, closed=None, mirror=0
             )
+
+        return self.change(model, edit)
+
+    def set_mirror(self, model: str, candidate: str, percent: int, engine: str | None = None) -> Split:
+        """The candidate gets copies of requests and no weight."""
+
+        def edit(split: Split | None) -> Split:
+            whole = split or Split(model, self.base_model)
+            return replace(whole, candidate=candidate, weight=0, candidate_engine=engine, mirror=percent)
 
         return self.change(model, edit)
 

@@ -20,13 +20,15 @@ class LocalTarget:
     """`adapters` is the folder the engine finds adapters in; None: candidates stay where they are.
 
     `candidate_engine` is the address of the candidate's own engine (strategy pool); None: the gateway's engine serves both.
-    `sticky` names the request header whose value decides the version.
+    `sticky` names the request header whose value decides the version. With `mirror` a step of weight 0 copies so many percent of the
+    requests to the candidate.
     """
 
     gateway: Gateway
     adapters: Path | None = None
     candidate_engine: str | None = None
     sticky: str | None = None
+    mirror: int = 0
 
     def stable(self, model: str) -> str:
         """The engine's name of what serves `model` now; the base model where it was never released."""
@@ -38,6 +40,9 @@ class LocalTarget:
 
     def weigh(self, model: str, candidate: str | None, weight: int) -> None:
         engine = self.candidate_engine if candidate else None
+        if candidate and not weight and self.mirror:
+            self.gateway.set_mirror(model, candidate, self.mirror, engine)
+            return
         self.gateway.set_weight(model, candidate, weight, engine, self.sticky if candidate else None)
 
     def promote(self, model: str, candidate: str) -> None:
@@ -49,7 +54,14 @@ class LocalTarget:
         def edit(split: Split | None) -> Split:
             whole = split or Split(model, stable)
             return replace(
-                whole, stable=stable, candidate=None, weight=0, candidate_engine=None, sticky=None, closed=None
+                whole,
+                stable=stable,
+                candidate=None,
+                weight=0,
+                candidate_engine=None,
+                sticky=None,
+                closed=None,
+                mirror=0,
             )
 
         split = self.gateway.splits().get(model)

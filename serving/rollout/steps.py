@@ -7,16 +7,17 @@ Ctrl-C included, is an abort; after a kill the same call goes on where the rollo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from serving.rollout.analysis import AnalysisPolicy, judge, judge_clients
 from serving.rollout.clients import ClientLog
 from serving.rollout.kept import Kept, Rollouts
 from serving.rollout.kept_steps import Shown, keep_step, kept_steps
+from serving.rollout.looks import look, look_at_shadow
 from serving.rollout.machine import Aborted, Action, Done, Event, Failed, Judged, Restarted, State, Ticked
-from serving.rollout.model import Clients, Decision, Rollout, Sample, SideStats, Step
+from serving.rollout.mirror import Shadow
+from serving.rollout.model import Rollout, Step
 from serving.rollout.plan import Blocked, Plan, Target
 from serving.rollout.traffic import Traffic
 from serving.rollout.warmth import WarmUp, WarmUpFailed, warm_up, with_golden
@@ -33,38 +34,6 @@ class UndoNotConfirmed(Exception):
     """The gateway was told to give stable everything, and does not confirm it."""
 
 
-def side(version: str, samples: Sequence[Sample]) -> SideStats:
-    mine = [sample for sample in samples if sample.version == version]
-    times = tuple(sample.first_token_seconds for sample in mine if sample.first_token_seconds is not None)
-    return SideStats(version, len(mine), sum(not sample.ok for sample in mine), times)
-
-
-def look(
-    state: State,
-    samples: Sequence[Sample],
-    policy: AnalysisPolicy,
-    seconds: float,
-    asked: Sequence[Sample] | None = None,
-) -> Step:
-    """One look at the step's samples so far, with the decision. `asked` are clients' own requests, where they are known."""
-    clients = None if asked is None else _clients(state, asked, policy)
-    stable, candidate = side(state.stable, samples), side(state.candidate, samples)
-    found = judge(samples, state.stable, state.candidate, state.weight, policy)
-    bad = clients is not None and clients.decision == "undo" and found.decision != "undo"
-    decision: Decision = "undo" if bad else found.decision
-    reason = f"clients: {clients.reason}" if bad and clients else found.reason
-    return Step(
-        state.weight, stable, candidate, decision, reason, round(seconds, 3), found.split, found.findings, clients
-    )
-
-
-def _clients(state: State, asked: Sequence[Sample], policy: AnalysisPolicy) -> Clients:
-    bad, findings = judge_clients(asked, state.stable, state.candidate, state.weight, policy)
-    sides = side(state.stable, asked), side(state.candidate, asked)
-    said = f"{sides[1].requests} requests of clients, {sides[1].errors} failed"
-    return Clients(*sides, "undo" if bad else "go_on", bad.note if bad else said, findings)
-
-
 @dataclass
 class Drive:
     """One pipeline that drives one rollout. `on_step` is told each step that was decided."""
@@ -77,6 +46,7 @@ class Drive:
     steps: list[Step] = field(default_factory=list)
     warmed: WarmUp | None = None
     clients: ClientLog | None = None
+    shadow: Shadow | None = None
 
     @property
     def state(self) -> State:
@@ -185,17 +155,22 @@ class Drive:
         began = ticked = time.monotonic()
         looked, last, shown = -1, None, Shown(self.kept.folder)
         following: Action | None = None
+        shadow = None if action.weight else self.shadow
+        traffic, since = (shadow.traffic, dict(shadow.counters())) if shadow else (self.traffic, {})
         if self.clients:
             self.clients.start(self.state.stable, self.state.candidate, action.weight)
-        with self.traffic.flowing():
+        with traffic.flowing():
             while self.state.turn == action.turn:
-                samples, now = self.traffic.samples(), time.monotonic()
+                samples, now = traffic.samples(), time.monotonic()
                 following = self._commanded() or self._tell(Ticked(now - ticked))
                 ticked = now
                 asked = self.clients.samples() if self.clients else None
                 if self.state.turn == action.turn and len(samples) + len(asked or ()) > looked:
                     looked = len(samples) + len(asked or ())
-                    last = look(self.state, samples, self.plan.policy, now - began, asked)
+                    if shadow:
+                        last = look_at_shadow(self.state, samples, self.plan.policy, now - began, shadow.counted(since))
+                    else:
+                        last = look(self.state, samples, self.plan.policy, now - began, asked)
                     shown.show(last)
                     following = self.kept.tell(Judged(action.turn, last.decision, last.reason))
                 rest = max(LOOK_SECONDS, LEAST_REST * (time.monotonic() - now))
@@ -222,10 +197,13 @@ def roll_out(
     traffic: Traffic,
     on_step: Callable[[Step], None],
     clients: ClientLog | None = None,
+    shadow: Shadow | None = None,
 ) -> Rollout:
     """Bring `engine_model` to 100 percent of `model`'s traffic, or put the weight back where it was.
 
-    `clients` is where their own requests are read. An unfinished rollout of the same candidate is gone on with; one of another
+    `clients` is where their own requests are read; `shadow` what a step of weight 0 is judged by.
+
+    An unfinished rollout of the same candidate is gone on with; one of another
     candidate is brought to its end first.
     Raises RolloutUnderWay, UndoNotConfirmed, and what the target raises.
     """
@@ -240,7 +218,9 @@ def roll_out(
                 said = "it has all the traffic already"
                 return Rollout(plan.target, plan.model, stable, plan.reference, stable, (), (), "completed", said)
             kept = rollouts.begin(State(plan.model, plan.engine_model, stable, *plan.start))
-        return Drive(kept, plan, target, traffic, on_step, kept_steps(kept), clients=clients).to_the_end()
+        return Drive(
+            kept, plan, target, traffic, on_step, kept_steps(kept), clients=clients, shadow=shadow
+        ).to_the_end()
 
 
 def _end_other(kept: Kept, plan: Plan, target: Target, traffic: Traffic) -> None:
