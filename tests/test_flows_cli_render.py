@@ -16,6 +16,7 @@ import yaml
 from serving.fit import EngineFlags, preflight
 from serving.fit.stamp import ANNOTATION
 from tasks.manifests import LEAST_STARTUP_SECONDS, startup_budget
+from tests.fix_cluster import Cluster
 from tests.fix_fit import SMOLLM2_CONFIG, write_adapter, write_model
 from tests.fix_rendered import ENGINE, PICKER, ROOT
 from tests.fix_spec import SMALL, fill
@@ -138,6 +139,22 @@ def test_no_cluster_is_told_and_nothing_is_written(released: Any, tmp_path: Path
     assert done.returncode == 1
     assert "no cluster" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_room_of_a_real_cluster_decides(released: Any, tmp_path: Path, cluster: Cluster) -> None:
+    """Four L4: a canary of two engines is written, one of eight is refused with every reason."""
+    namespace = cluster.api.namespace({})
+    spec = (tmp_path / "release.yaml").read_text()
+    for replicas, code in ((1, 0), (4, 3)):
+        asked = f"cluster: {{namespace: {namespace}, form: deployment, replicas: {replicas}}}"
+        (tmp_path / "release.yaml").write_text(spec.replace("strategy: pool}", f"strategy: pool, {asked}}}"))
+        arguments = ("render", "release.yaml", "--output", f"out-{replicas}", "--cluster")
+        done = released(*arguments, KUBECONFIG=str(cluster.kubeconfig))
+        assert done.returncode == code, done.stdout + done.stderr
+    assert "need 8 GPUs together" in done.stderr
+    assert "strategy adapter" in done.stderr
+    assert (tmp_path / "out-1" / "kustomization.yaml").is_file()
+    assert not (tmp_path / "out-4").exists()
 
 
 def test_the_startup_budget_is_twice_what_is_expected() -> None:
