@@ -1,0 +1,61 @@
+"""The served chain, seen from the client to the real engine: a client that leaves frees it, and its limits nest."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fix_stack import Stack
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # the first test's time includes a whole release
+MODEL = "ticket-router"
+LONG = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "Count to a thousand."}],
+    "max_tokens": 1500,
+    "ignore_eos": True,
+    "stream": True,
+}
+RUNNING = re.compile(r"^vllm:num_requests_running\{[^}]*\} ([0-9.]+)$", re.MULTILINE)
+
+
+def running(stack: Stack) -> float:
+    """Requests that the engine computes, by its own counter."""
+    text = httpx.get(f"http://127.0.0.1:{stack.ports()['vllm']}/metrics", timeout=30).text
+    return sum(float(value) for value in RUNNING.findall(text))
+
+
+def await_running(stack: Stack, wanted: float, seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if running(stack) == wanted:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def test_a_client_that_leaves_frees_the_engine(stack: Stack, champion: dict[str, Any]) -> None:
+    """1,500 tokens take this engine far longer than the wait: only the cancellation can end the request."""
+    assert await_running(stack, 0, 60)
+    with httpx.stream("POST", f"{stack.gateway}/v1/chat/completions", json=LONG, timeout=120) as answer:
+        assert answer.status_code == 200
+        next(answer.iter_lines())
+        assert await_running(stack, 1, 10)
+        left = time.monotonic()
+    assert await_running(stack, 0, 10)
+    assert time.monotonic() - left < 10
+
+
+def test_the_released_chain_is_coherent_with_the_canarys_own_figures(stack: Stack, champion: dict[str, Any]) -> None:
+    done = stack.run("coherence", str(stack.state / "gateway"), "--release", MODEL, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    answers = [each for each in told["answers"] if each["alias"] == MODEL]
+    assert answers and all(each["rate"] > 0 for each in answers)
+    unknown = stack.run("coherence", str(stack.state / "gateway"), "--release", "nobody")
+    assert (unknown.returncode, "nobody has no champion" in unknown.stderr) == (2, True)
