@@ -35,9 +35,11 @@ from flows.cli_render import register as register_render
 from flows.cli_rollout import rollout
 from flows.cli_serve import register as register_serve
 from flows.cli_signing import register as register_signing
+from flows.help import OneScreen
 
 app = typer.Typer(
     name="liftlock",
+    cls=OneScreen,
     help="Dataset to served model, through gates that open only on evidence.",
     no_args_is_help=True,
     add_completion=False,
@@ -219,7 +221,9 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and a code
         shown = error.format_message() if hasattr(error, "format_message") else str(error)
-        if type(error).__name__ != "NoArgsIsHelpError":  # the bare command has printed its help
+        if type(error).__name__ == "NoArgsIsHelpError":  # a bare group of commands has printed its help itself
+            errors.print(shown, end="\n" if shown else "")
+        else:
             errors.print(f"liftlock: {shown or type(error).__name__}")
         sys.exit(code_of(error))
     sys.exit(code if isinstance(code, int) else 0)
