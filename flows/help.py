@@ -55,7 +55,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "recall": "measure retrieval on questions with gold passages",
     },
 }
-EXIT_CODES = "Exit codes: 0 done or yes, 1 something broke, 2 bad input, 3 no, 4 not yet clear."
+EXIT_CODES = "Exit codes: 0 done or yes, 1 something broke, 2 bad input, 3 no, 4 not yet."
 
 
 class OneScreen(TyperGroup):
