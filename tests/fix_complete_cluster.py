@@ -70,6 +70,7 @@ def platform() -> list[tuple[Document, Document | None]]:
         {"name": "cpu", "nominalQuota": "8"}, {"name": "memory", "nominalQuota": "32Gi"}, {"name": "nvidia.com/gpu", "nominalQuota": "1"},
     ]}  # fmt: skip
     queue = {"namespaceSelector": {}, "queueingStrategy": "BestEffortFIFO", "stopPolicy": "None",
+        "preemption": {"withinClusterQueue": "LowerPriority", "reclaimWithinCohort": "Any", "borrowWithinCohort": {"policy": "Never"}},
              "resourceGroups": [{"coveredResources": ["cpu", "memory", "nvidia.com/gpu"], "flavors": [flavor]}]}  # fmt: skip
     toleration = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
     size = {"cpu": "3920m", "memory": "13Gi", "nvidia.com/gpu": "1", "pods": "110"}

@@ -124,6 +124,8 @@ BREAKAGES: dict[str, Breakage] = {
                                       "cluster-queue-quota", "gpu-cq", f"{GPU} is not covered"),
     "cluster-queue-too-small": only("ClusterQueue", "gpu-cq", nominal(("cpu", "2"), ("memory", "32Gi"), (GPU, "1")),
                                     "cluster-queue-quota", "gpu-cq", "cpu is 2"),
+    "cluster-queue-without-preemption": only("ClusterQueue", "gpu-cq", {"preemption": {"withinClusterQueue": "Never"}},
+                                             "cluster-queue-preemption", "gpu-cq", "withinClusterQueue is Never"),
     "flavor": gone("ResourceFlavor", "gpu-any", "resource-flavor", "gpu-any"),
     "flavor-without-toleration": only("ResourceFlavor", "gpu-any", {"tolerations": None}, "resource-flavor", "gpu-any", "tolerates no taint"),
     "priority-class": gone("WorkloadPriorityClass", "high-priority", "priority-class", "high-priority"),
@@ -180,7 +182,8 @@ BREAKAGES: dict[str, Breakage] = {
     "policy-asked-for": changed("Namespace", "serving", {"metadata": {"labels": {"liftlock.dev/gpu-fit": "required"}}},
                                 "policy", "liftlock-gpu-fit", "not there"),
 }  # fmt: skip
-NOTES = {"no-gpu-node"}  # a pool that scales from zero is in order without a node
+# A pool that scales from zero is in order without a node, and a queue without preemption only makes one wait.
+NOTES = {"no-gpu-node", "cluster-queue-without-preemption"}
 
 
 def test_the_complete_cluster_raises_no_alarm(complete_cluster: CompleteCluster, flow: client.ApiClient) -> None:

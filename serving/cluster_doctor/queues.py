@@ -44,6 +44,11 @@ def check_cluster_queue(cluster: Cluster, wanted: Expected) -> Iterator[Finding]
         yield Finding(
             "cluster-queue", CLUSTER_QUEUE, said(found, "Active"), "Active", "see the log of kueue-controller-manager"
         )
+    if (found["spec"].get("preemption") or {}).get("withinClusterQueue", "Never") == "Never":
+        yield Finding(
+            "cluster-queue-preemption", CLUSTER_QUEUE, "withinClusterQueue is Never: an urgent release waits for a training",
+            "LowerPriority", PLATFORM, "note",
+        )  # fmt: skip
     yield from _quotas(found, wanted)
 
 
