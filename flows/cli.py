@@ -18,6 +18,7 @@ from rich.table import Table
 
 from flows import cli_fit_slots as _cli_fit_slots  # noqa: F401 - adds `fit slots`
 from flows.cli_coherence import coherence
+from flows.cli_deliver import register as register_deliver
 from flows.cli_deploy import register as register_deploy
 from flows.cli_doctor import register as register_doctor
 from flows.cli_drill import register as register_drill
@@ -55,6 +56,7 @@ app.add_typer(keys, name="keys", rich_help_panel="Release")
 register_signing(modelcar)
 app.command(rich_help_panel="Release")(coherence)
 register_promotion(app)
+register_deliver(app)
 register_deploy(app)
 register_doctor(app)
 register_drill(app)

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli_promotion import connected
+
 if TYPE_CHECKING:
+    from serving.delivery.target import ClusterTarget
     from serving.rollout.kept import Kept, Rollouts
+    from tasks.settings import Settings
 
 rollout = typer.Typer(help="Look at a canary, pause, resume or abort it.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The model's name.")]
@@ -118,8 +122,21 @@ def abort(name: Name, reason: Reason = "aborted by hand", as_json: AsJson = Fals
     from tasks.swap import ended, undo_target
 
     settings, rollouts = get_settings(), _rollouts(name)
+    there = _cluster(settings, name)
+    if there:
+        return _say(undo(rollouts, there, reason), as_json)
     said = undo(rollouts, undo_target(settings, name), reason)
     if rollouts.last().state.over:  # else the pipeline that drives it ends its engine too
         end_unused(settings, name, rollouts.last().state.drain_seconds)
         ended(settings, name)
-    _say(said, as_json)
+    return _say(said, as_json)
+
+
+def _cluster(settings: Settings, name: str) -> ClusterTarget | None:
+    """Where the model's last rollout was on a cluster."""
+    from tasks.delivered import delivered_to, last_target
+
+    if last_target(settings, name) == "local":
+        return None
+    connected(start=False)
+    return delivered_to(settings, name)

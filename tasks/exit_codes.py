@@ -14,11 +14,12 @@ BAD_INPUT = {
     "NotIndexed", "EmbedderMismatch", "EmbedderUnavailable", "IndexBusy", "ContextTooSmall", "ModelUnnamed", "TenantInvalid", "AddressTaken",
     "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "NoSuchRequest", "DatasetUnknown", "EndpointInvalid",
     "DocumentsSuiteInvalid", "DesiredInvalid", "PlatformInvalid", "VersionNotDeliverable", "OutputTaken", "ValuesInvalid",
+    "NoCluster", "RemoteRefused", "DeliveryUnset", "TargetInvalid", "RecordUnread",
     "InputInvalid", "YamlRefused", "DurationInvalid", "ProbeFailed", "BasesDiffer", "ClusterUnreadable",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",
       "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed", "StrategyMissing",
-      "NotTraced", "ProbeRefused", "ApprovalRefused", "ChainIncoherent", "NotSchedulable"}  # fmt: skip
+      "NotTraced", "ProbeRefused", "ApprovalRefused", "ChainIncoherent", "NotSchedulable", "Blocked", "DeliveryFailed"}  # fmt: skip
 
 OPEN = {"ApprovalPending"}
 

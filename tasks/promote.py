@@ -19,6 +19,7 @@ from tasks.register import read_version
 from tasks.roll_out import RolloutUndone, roll_out_version
 from tasks.run import start_run
 from tasks.settings import get_settings
+from tasks.spec import DeliverySpec
 from tasks.stack.addresses import addresses
 
 DATABASE = "liftlock"
@@ -37,10 +38,18 @@ class Promoted:
 
 
 def promote_version(
-    model: str, version: str, to: Alias, *, expected: str | None, reason: str, actor: str | None = None
+    model: str,
+    version: str,
+    to: Alias,
+    *,
+    expected: str | None,
+    reason: str,
+    actor: str | None = None,
+    delivery: DeliverySpec | None = None,
 ) -> Promoted:
-    """`expected` None: from wherever the alias is now. Raises EvidenceRefused, AliasMoved, RolloutUndone,
-    ReleaseUnderWay, ApprovalPending, ApprovalRefused, or suspends the flow.
+    """`expected` None: from wherever the alias is now. `delivery`: in place of the one that the version was released with.
+
+    Raises EvidenceRefused, AliasMoved, RolloutUndone, ReleaseUnderWay, ApprovalPending, ApprovalRefused, or suspends the flow.
     """
     client = mlflow.MlflowClient()
     before = alias_version(client, model, to)
@@ -55,21 +64,22 @@ def promote_version(
         spec = recall_spec(client, model, version)
         approve(read_version(client, model, version), to, spec.approval, f"promote-{model}-{version}", actor)
     if to == "champion":
-        _roll_out(client, wanted)
+        _roll_out(client, wanted, delivery)
         return Promoted(model, to, before, version, before != version, reason)
     line = promoter().move(wanted)
     return Promoted(model, to, before, version, line is not None, reason)
 
 
-def _roll_out(client: mlflow.MlflowClient, wanted: Wanted) -> None:
+def _roll_out(client: mlflow.MlflowClient, wanted: Wanted, delivery: DeliverySpec | None) -> None:
     settings = get_settings()
     recalled = recall(client, wanted.model, str(wanted.version))
     version = read_version(client, wanted.model, str(wanted.version))
+    spec = recalled.spec.model_copy(update={"delivery": delivery}) if delivery else recalled.spec
     with ModelLock(addresses(settings).dsn(DATABASE), wanted.model):
         run = start_run(settings.state, Path("promote"), wanted.model, resume=False, fresh=True)
         run.actor, run.reason = wanted.actor, wanted.reason
         with leased(run, addresses(settings).dsn(DATABASE)):
-            rollout = roll_out_version(version, recalled.modelcar, recalled.fit, recalled.dataset(), recalled.spec)
+            rollout = roll_out_version(version, recalled.modelcar, recalled.fit, recalled.dataset(), spec)
         run.record(verdict="champion" if rollout.outcome == "completed" else "undone")
     if rollout.outcome != "completed":
         raise RolloutUndone(rollout)

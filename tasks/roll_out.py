@@ -11,7 +11,6 @@ from typing import Any
 import mlflow
 
 from serving.gateway.envoy import VERSION_HEADER
-from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.ask import Messages
 from serving.rollout.clients import ClientLog
 from serving.rollout.golden import Golden, key_of
@@ -21,8 +20,11 @@ from serving.rollout.plan import Plan
 from serving.rollout.steps import roll_out as run_steps
 from serving.rollout.swap import SwapTarget
 from serving.rollout.traffic import Traffic
+from tasks.analysis_policy import policy_of
 from tasks.artifacts import Dataset, FitReport, Modelcar, ModelVersion, Rollout
 from tasks.build_and_push import engine_model_of
+from tasks.cluster_rollout import roll_out_on_cluster
+from tasks.delivered import delivered_to, keep_delivery
 from tasks.engine_contract import hold_to_contract
 from tasks.evaluate import prompts_of
 from tasks.gateway_keys import own_headers
@@ -35,11 +37,11 @@ from tasks.rollout_evidence import markdown
 from tasks.rollouts import rollouts_of
 from tasks.run import current_run
 from tasks.settings import get_settings
-from tasks.spec import DeliverySpec, Release
+from tasks.spec import Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
 from tasks.stage import Status, digest_of, stage
-from tasks.strategies import StrategyMissing, placed, shadow_of, target_of
+from tasks.strategies import placed, shadow_of, target_of
 from tasks.swap import ended
 from tasks.verify_modelcar import place_verified
 
@@ -62,13 +64,22 @@ def roll_out_version(
     Raises VerificationFailed, ContentMismatch, ContractBroken, DigestMismatch, GatewayNotApplied, AliasMoved, and
     ReleaseUnderWay where another rollout of the model or its rollback is under way.
     """
-    if spec.delivery.target != "local":
-        raise StrategyMissing(
-            f"delivery.target is {spec.delivery.target}; a release rolls out on this machine alone. Say `target: local`, or write the "
-            "manifests with `liftlock render`"
-        )
     with ModelLock(addresses(get_settings()).dsn("liftlock"), spec.name, "rollout"):
+        if spec.delivery.target != "local":
+            return _roll_out_there(version, modelcar, dataset, spec)
+        keep_delivery(get_settings(), spec)
         return _roll_out_locked(version, modelcar, fit, dataset, spec)
+
+
+def _roll_out_there(version: ModelVersion, modelcar: Modelcar, dataset: Dataset, spec: Release) -> Rollout:
+    """By the targets gitops and kubernetes."""
+    client = mlflow.MlflowClient()
+    before = alias_version(client, spec.name, "champion")
+    rollout = roll_out_on_cluster(get_settings(), spec, version, modelcar, dataset)
+    _keep(client, version, rollout)
+    if rollout.outcome == "completed":
+        _crown(version, modelcar, rollout, before)
+    return rollout
 
 
 def _roll_out_locked(
@@ -128,17 +139,6 @@ def _crown(version: ModelVersion, modelcar: Modelcar, rollout: Rollout, before: 
     )
 
 
-def policy_of(delivery: DeliverySpec) -> AnalysisPolicy:
-    """The analysis that the spec asks for."""
-    return AnalysisPolicy(
-        delivery.min_requests,
-        delivery.max_error_rate,
-        delivery.max_first_token_ratio,
-        steps=len(delivery.steps),
-        slo=delivery.slo.limits if delivery.slo else (),
-    )
-
-
 def _canary(
     target: LocalTarget,
     place: Place,
@@ -195,9 +195,7 @@ def _key(version: ModelVersion, modelcar: Modelcar, fit: FitReport, dataset: Dat
 
 def _intact(rollout: Rollout) -> bool:
     """Only a completed rollout that is still in force is believed: the gateway's split and the champion's tag agree with it."""
-    settings = get_settings()
-    target = LocalTarget(gateway_of(settings, addresses(settings), default_engine(settings)))
-    if rollout.outcome != "completed" or target.stable(rollout.model) != rollout.engine_model:
+    if rollout.outcome != "completed" or _served(rollout) != rollout.engine_model:
         return False
     client = mlflow.MlflowClient()
     champion = alias_version(client, rollout.model, "champion")
@@ -205,6 +203,14 @@ def _intact(rollout: Rollout) -> bool:
         champion is not None
         and client.get_model_version(rollout.model, champion).tags.get("liftlock.modelcar") == rollout.reference
     )
+
+
+def _served(rollout: Rollout) -> str:
+    settings = get_settings()
+    cluster = delivered_to(settings, rollout.model) if rollout.target != "local" else None
+    if cluster:
+        return cluster.stable(rollout.model)
+    return LocalTarget(gateway_of(settings, addresses(settings), default_engine(settings))).stable(rollout.model)
 
 
 def _status(rollout: Rollout) -> Status:

@@ -10,6 +10,8 @@ from mlflow.exceptions import MlflowException
 from serving.gateway.model import Split
 from serving.rollout.warmth import warm_up
 from tasks.base_model import resolve_base
+from tasks.cluster_rollout import serve_on_cluster
+from tasks.delivered import as_delivered
 from tasks.ledger import alias_version, promoter
 from tasks.model_lock import ModelLock
 from tasks.place import Place, await_place, covered, current_place, end_unused, engine_of, own_engine, start
@@ -18,11 +20,12 @@ from tasks.promotion.database import connect
 from tasks.promotion.ledger import champions, lines
 from tasks.promotion.move import Promoter, Wanted
 from tasks.promotion.recall import NoSuchVersion, recall
+from tasks.register import read_version
 from tasks.settings import Settings, get_settings
 from tasks.spec import Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
-from tasks.verify_modelcar import place_verified
+from tasks.verify_modelcar import place_verified, verify_pushed
 
 WARM_UP = [[{"role": "user", "content": "ready?"}]]
 
@@ -69,6 +72,9 @@ def _serve_and_move(client: mlflow.MlflowClient, mover: Promoter, wanted: Wanted
     settings = get_settings()
     where = addresses(settings)
     recalled, engine_model = recall(client, wanted.model, str(wanted.version)), tags["liftlock.engine_model"]
+    if (there := as_delivered(settings, recalled.spec)).delivery.target != "local":
+        verify_pushed(recalled.version, recalled.modelcar)
+        return _serve_there_and_move(client, mover, wanted, there)
     gateway, spec = gateway_of(settings, where, default_engine(settings)), recalled.spec
     before = gateway.splits().get(wanted.model) or Split(wanted.model, gateway.base_model)
     place = _place(settings, spec, engine_model)
@@ -84,6 +90,20 @@ def _serve_and_move(client: mlflow.MlflowClient, mover: Promoter, wanted: Wanted
         if not done:
             gateway.set_stable(wanted.model, before.stable, before.stable_engine)
         end_unused(settings, wanted.model, spec.delivery.drain_seconds)
+    return line is not None
+
+
+def _serve_there_and_move(client: mlflow.MlflowClient, mover: Promoter, wanted: Wanted, spec: Release) -> bool:
+    """The same on a cluster."""
+    settings = get_settings()
+    serve_on_cluster(settings, spec, read_version(client, wanted.model, str(wanted.version)))
+    done = False
+    try:
+        line = mover.move(wanted)
+        done = True
+    finally:
+        if not done and wanted.expected is not None:
+            serve_on_cluster(settings, spec, read_version(client, wanted.model, wanted.expected))
     return line is not None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -62,6 +63,25 @@ class Settings(BaseSettings):
     embeddings_tokenizer: Path | None = Field(None, description="Its tokenizer.json; left out, the local model's.")
     embeddings_max_tokens: int | None = Field(
         None, description="Longest text it reads, where the server does not say it."
+    )
+    platform_repository: str | None = Field(
+        None,
+        description="The platform's Git repository for target gitops: https://, ssh://, git@HOST:…, file:// or a path.",
+    )
+    platform_branch: str = Field("main", description="The branch that Argo CD syncs.")
+    platform_folder: str = Field("serving/liftlock", description="Where a model's folder is in it.")
+    platform_token: SecretStr | None = Field(None, description="Sent over https, to that host alone.")
+    platform_signing_key: Path | None = Field(
+        None, description="SSH private key that signs commits; left out, they are not signed."
+    )
+    platform_landing: Literal["push", "pull_request"] = Field(
+        "push",
+        description="push: straight onto the branch; pull_request: each step waits until someone merges it (GitHub).",
+    )
+    argocd_application: str = Field("liftlock-models", description="The Application that syncs that folder.")
+    argocd_namespace: str = Field("argocd", description="Its namespace.")
+    cluster_gateway_url: str | None = Field(
+        None, description="The cluster's inference gateway without /v1, which a canary there is asked through."
     )
     api_key: SecretStr | None = Field(
         None, description="Key that questions and embeddings are asked with, such as a virtual key of LiteLLM."

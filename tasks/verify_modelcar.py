@@ -40,6 +40,17 @@ def place_verified(version: ModelVersion, modelcar: Modelcar, folder: Path, base
     return verified
 
 
+def verify_pushed(version: ModelVersion, modelcar: Modelcar) -> None:
+    """What a cluster pulls is signed by the trusted key and named by the ledger. Raises VerificationFailed, KeyInvalid,
+    ImageMissing, RegistryFailed.
+    """
+    settings = get_settings()
+    pushed = registry_reference(version.name, version.version, modelcar.digest)
+    if pushed is not None:
+        recorded = recorded_digests(addresses(settings).dsn("liftlock"), version.name)
+        check(pushed, verification_key(settings), modelcar, recorded)
+
+
 def check(reference: Reference, key: PublicKey, modelcar: Modelcar, recorded: tuple[str, ...]) -> Verified:
     """Every byte in the layout folder, which is what is placed; in a registry what is signed, not the layers again."""
     payload, layers = modelcar.signature or None, reference.is_layout

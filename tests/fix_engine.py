@@ -260,13 +260,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def running_engine() -> Iterator[FakeEngine]:
-    """On a free loopback port; its url has no /v1."""
+def running_engine(host: str = "127.0.0.1", port: int = 0) -> Iterator[FakeEngine]:
+    """On a free loopback port, or where it is told; its url has no /v1."""
     engine = FakeEngine()
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"engine": engine}))
+    server = _Server((host, port), type("Handler", (_Handler,), {"engine": engine}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    engine.url = f"http://127.0.0.1:{server.server_port}"
+    engine.url = f"http://{host}:{server.server_port}"
     try:
         yield engine
     finally:

@@ -17,9 +17,9 @@ from serving.delivery.conflicts import Conflict, read_conflicts
 from serving.delivery.effect import DeliveryFailed
 from serving.delivery.inventory import Inventory, Key, key_of
 from serving.delivery.kube_api import ClusterRefused, KubeApi, patiently
-from serving.delivery.pods import why_not_ready
 from serving.delivery.ready import missing
-from serving.delivery.record import RECORD, Record, files_of, from_text, to_text
+from serving.delivery.record import RECORD, Record, files_of, from_text, normal, to_text
+from serving.delivery.trouble import trouble
 from serving.manifests.render import objects
 
 LOOK_SECONDS = 0.5
@@ -51,7 +51,7 @@ class ApplyEffect:
         deadline = time.monotonic() + self.seconds
         wanted = objects_of(change.record)
         patiently(lambda: self._apply(change, wanted), self.seconds)
-        self._await_ready(wanted, deadline)
+        self._await_ready([] if change.undo else wanted, deadline)
         patiently(lambda: self._prune(change, wanted), self.seconds)
 
     def preview(self, change: Change) -> str:
@@ -98,7 +98,7 @@ class ApplyEffect:
                 return
             if time.monotonic() > deadline:
                 raise DeliveryFailed(
-                    f"not ready after {self.seconds:.0f} s: {said}{why_not_ready(self.api, self.namespace, self.model)}"
+                    f"not ready after {self.seconds:.0f} s: {said}{trouble(self.api, self.namespace, self.model)}"
                 )
             time.sleep(LOOK_SECONDS)
 
@@ -108,7 +108,7 @@ class ApplyEffect:
 
 def objects_of(record: Record | None) -> list[Object]:
     """In the order in which they can be applied."""
-    return [each for documents in objects(record.desired).values() for each in documents] if record else []
+    return [each for documents in objects(normal(record).desired).values() for each in documents] if record else []
 
 
 def _manifests(files: Mapping[str, str]) -> dict[str, str]:

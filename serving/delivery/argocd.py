@@ -21,10 +21,10 @@ class Synced:
     ended: str = ""
 
 
-def read(application: Object, holds: Callable[[str], bool]) -> Synced:
+def read(application: Object, holds: Callable[[str], bool], *, healthy: bool = True) -> Synced:
     """`holds` says whether a revision has the step in it: Argo CD may be further, where somebody else pushed since.
 
-    A revision that was compared, and is Synced and Healthy, is in force. A sync that ended badly has failed.
+    A revision that was compared and is Synced and, where that is asked, Healthy is in force. A sync that ended badly has failed.
     """
     status: Object = application.get("status") or {}
     compared: Object = status.get("sync") or {}
@@ -42,10 +42,10 @@ def read(application: Object, holds: Callable[[str], bool]) -> Synced:
         return Synced("waiting", f"syncing: {operation.get('message', '')}")
     if compared.get("status") != "Synced":
         return Synced("waiting", f"{compared.get('status')}: {_unsynced(status)}")
-    healthy: Object = status.get("health") or {}
-    if healthy.get("status") != "Healthy":
-        return Synced("waiting", f"{healthy.get('status')}: {unhealthy(status)}")
-    return Synced("in_force", f"{seen[:12]} is Synced and Healthy")
+    health: Object = status.get("health") or {}
+    if healthy and health.get("status") != "Healthy":
+        return Synced("waiting", f"{health.get('status', 'health unknown')}{unhealthy(status)}")
+    return Synced("in_force", f"{seen[:12]} is Synced")
 
 
 def is_automated(application: Object) -> bool:
@@ -61,12 +61,13 @@ def comparison_error(status: Object) -> str:
 
 
 def unhealthy(status: Object) -> str:
+    """Where Argo CD is told to keep it (controller.resource.health.persist)."""
     named = [
         f"{each['kind']} {each['name']} is {each['health']['status']}{_message(each['health'])}"
         for each in status.get("resources") or ()
         if (each.get("health") or {}).get("status") not in (None, "Healthy")
     ]
-    return "; ".join(named[:SHOWN]) or "no resource says why"
+    return "".join(f"; {said}" for said in named[:SHOWN])
 
 
 def _unsynced(status: Object) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from serving.delivery.argocd import is_automated, read
 from serving.delivery.effect import DeliveryFailed
 from serving.delivery.kube_api import KubeApi, patiently
-from serving.delivery.pods import why_not_ready
+from serving.delivery.trouble import trouble
 
 LOOK_SECONDS = 0.5
 REFRESH_SECONDS = 10.0
@@ -28,8 +28,8 @@ class ArgoCd:
     workloads: str
     seconds: float
 
-    def wait(self, model: str, revision: str, holds: Callable[[str], bool]) -> None:
-        """Until the revision is Synced and Healthy. Raises DeliveryFailed with what Argo CD and the pods say, ClusterRefused."""
+    def wait(self, model: str, revision: str, holds: Callable[[str], bool], *, healthy: bool = True) -> None:
+        """Until the revision is Synced and Healthy, or Synced alone. Raises DeliveryFailed with what Argo CD and the pods say, ClusterRefused."""
         deadline = time.monotonic() + self.seconds
         refreshed, said = 0.0, "Argo CD has said nothing"
         failures: set[str] = set()
@@ -39,7 +39,7 @@ class ArgoCd:
                 patiently(lambda: self.api.merge(self._path(), REFRESH), left)
                 refreshed = time.monotonic()
             application = patiently(self._application, left)
-            found = read(application, holds)
+            found = read(application, holds, healthy=healthy)
             said = found.reason
             if found.verdict == "in_force":
                 return
@@ -52,7 +52,7 @@ class ArgoCd:
                 patiently(lambda: self._sync(revision), left)
             time.sleep(LOOK_SECONDS)
         raise DeliveryFailed(
-            f"{revision[:12]} is not in force after {self.seconds:.0f} s: {said}{why_not_ready(self.api, self.workloads, model)}"
+            f"{revision[:12]} is not in force after {self.seconds:.0f} s: {said}{trouble(self.api, self.workloads, model)}"
         )
 
     def _path(self) -> str:

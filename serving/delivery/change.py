@@ -17,12 +17,16 @@ SUBJECT_WIDTH = 90
 
 @dataclass(frozen=True)
 class Change:
-    """What shall be in force, and why. `record` None: the model goes."""
+    """What shall be in force, and why. `record` None: the model goes.
+
+    `undo`: the candidate may never have been ready, so it is in force when it is applied; stable has served all along.
+    """
 
     model: str
     record: Record | None
     subject: str
     reasons: tuple[str, ...] = ()
+    undo: bool = False
 
     @property
     def message(self) -> str:

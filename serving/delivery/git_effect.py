@@ -36,7 +36,7 @@ class GitEffect:
     def write(self, change: Change) -> None:
         """Raises ForeignEdit, RemoteRefused, DeliveryFailed."""
         revision = self.landing.land(self.repository, self.folder, change)
-        self.argocd.wait(change.model, revision, lambda seen: self._holds(seen, revision))
+        self.argocd.wait(change.model, revision, lambda seen: self._holds(seen, revision), healthy=not change.undo)
 
     def preview(self, change: Change) -> str:
         """Raises ForeignEdit."""

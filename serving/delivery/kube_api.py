@@ -24,8 +24,12 @@ Object = dict[str, Any]
 Answer = TypeVar("Answer")
 
 
+class NoCluster(ValueError):
+    """There is no kubeconfig, or it does not have the context."""
+
+
 class ClusterUnreachable(Exception):
-    """There is no kubeconfig, or the API server does not answer."""
+    """The API server does not answer."""
 
 
 class ClusterRefused(Exception):
@@ -39,21 +43,25 @@ class ClusterRefused(Exception):
 
 @dataclass
 class KubeApi:
-    """`context` of the kubeconfig; None: its current one, or the pod's own account. Raises ClusterUnreachable."""
+    """`context` of the kubeconfig; None: its current one, or the pod's own account. `kubeconfig` None: where kubectl finds it.
+
+    Raises NoCluster when it is first asked.
+    """
 
     context: str | None = None
+    kubeconfig: str | None = None
     _kinds: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
 
     @cached_property
     def _client(self) -> DynamicClient:
         settings = official.Configuration()
         try:
-            config.load_kube_config(context=self.context, client_configuration=settings)  # type: ignore[no-untyped-call]
+            config.load_kube_config(self.kubeconfig, self.context, settings)  # type: ignore[no-untyped-call]
         except (ConfigException, OSError) as error:
             try:
                 config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
             except ConfigException:
-                raise ClusterUnreachable(f"no cluster: {error}; set KUBECONFIG to the cluster's kubeconfig") from None
+                raise NoCluster(f"no cluster: {error}; set KUBECONFIG to the cluster's kubeconfig") from None
         return DynamicClient(official.ApiClient(settings), discoverer=_no_discovery)  # type: ignore[no-untyped-call]
 
     def call(self, method: str, path: str, body: Object | None = None, **options: Any) -> Object:

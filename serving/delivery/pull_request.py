@@ -30,13 +30,14 @@ class PullRequests:
 
     def land(self, repository: Repository, folder: str, change: Change) -> str:
         """Raises PullRequestClosed, ForeignEdit, RemoteRefused, DeliveryFailed after `seconds`."""
-        deadline, asked = time.monotonic() + self.seconds, None
+        deadline = time.monotonic() + self.seconds
+        asked: PullRequest | None = None
         while time.monotonic() < deadline:
             head = repository.fetch()
             commit = made(repository, head, folder, change)
             if commit is None:
                 return repository.last_commit(head, folder) or head
-            asked = self._asked(repository, folder, change, commit, asked)
+            asked = self._asked(repository, folder, change, commit)
             if asked.state == "closed":
                 raise PullRequestClosed(
                     f"{asked.address} was closed without a merge; reopen and merge it, or `liftlock rollout abort {change.model}`"
@@ -45,12 +46,10 @@ class PullRequests:
         address = asked.address if asked else self.branch
         raise DeliveryFailed(f"{address} was not merged within {self.seconds:.0f} s")
 
-    def _asked(
-        self, repository: Repository, folder: str, change: Change, commit: str, before: PullRequest | None
-    ) -> PullRequest:
-        """The one that proposes this step; it is opened where none does."""
+    def _asked(self, repository: Repository, folder: str, change: Change, commit: str) -> PullRequest:
+        """The one that proposes this step, merged a moment ago perhaps; it is opened where none does."""
         latest = self.github.latest(self.branch)
-        if latest and latest.state != "merged" and self._proposes(repository, folder, commit):
+        if latest and self._proposes(repository, folder, commit):
             return latest
         repository.push(commit, self.branch, force=True)
         title, _, body = change.message.partition("\n\n")

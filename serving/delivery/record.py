@@ -33,8 +33,13 @@ class Record:
         return next((member for member in known if member.version == version), None)
 
 
+def normal(record: Record) -> Record:
+    """As it is read again: 10 seconds become 10.0, and a rendered 10 would restart an engine that was rendered with 10.0."""
+    return TypeAdapter(Record).validate_python(asdict(record))
+
+
 def to_text(record: Record) -> str:
-    return json.dumps(asdict(record), indent=2, sort_keys=True) + "\n"
+    return json.dumps(asdict(normal(record)), indent=2, sort_keys=True) + "\n"
 
 
 def from_text(text: str) -> Record:
@@ -51,4 +56,4 @@ def from_text(text: str) -> Record:
 
 def files_of(record: Record | None) -> dict[str, str]:
     """Everything in the model's folder; nothing where the model is not delivered any more. Raises NotStampable."""
-    return {**render(record.desired), RECORD: to_text(record)} if record else {}
+    return {**render(normal(record).desired), RECORD: to_text(record)} if record else {}

@@ -32,15 +32,19 @@ def beside(release: Desired, record: Record | None, weight: int) -> Record:
         raise ValueError("a release without a candidate delivers nothing")
     if record is None or record.desired.stable is None:
         return Record(replace(release, weight=0))
-    stable = _in_modelcar(release, record.desired.stable, candidate)
+    stable = _on_engine_of(release, record.desired.stable, candidate)
     return Record(replace(release, stable=stable, weight=weight), record.previous)
 
 
-def _in_modelcar(release: Desired, stable: Member, candidate: Member) -> Member:
-    """With strategy adapter one engine serves both, as the candidate's modelcar wants it."""
+def _on_engine_of(release: Desired, stable: Member, candidate: Member) -> Member:
+    """With strategy adapter one engine serves both, as the candidate wants it. A Deployment mounts stable's own modelcar beside
+    the candidate's; with the other forms the candidate's holds both adapters.
+    """
     if release.strategy != "adapter":
         return stable
-    return replace(candidate, version=stable.version, adapter=stable.adapter, evidence=stable.evidence)
+    modelcar = stable.modelcar if release.form == "deployment" else candidate.modelcar
+    kept = replace(candidate, version=stable.version, adapter=stable.adapter, evidence=stable.evidence)
+    return replace(kept, modelcar=modelcar)
 
 
 def weighed(record: Record, weight: int) -> Record:
@@ -67,13 +71,13 @@ def brought_back(record: Record, earlier: Member) -> Record:
     """An earlier version beside the one that has every request, which it keeps until the earlier one is ready."""
     desired = record.desired
     served = desired.stable
-    adapters = tuple(each for each in desired.idle_adapters if each != earlier.adapter)
-    now = _in_modelcar(desired, earlier, served) if served else earlier
+    adapters = tuple(each for each in desired.idle_adapters if not earlier.adapter or each.name != earlier.adapter.name)
+    now = _on_engine_of(desired, earlier, served) if served else earlier
     return Record(replace(desired, stable=now, candidate=served, weight=100, idle_adapters=adapters), record.previous)
 
 
 def _alone(desired: Desired, stays: Member, goes: Member | None) -> Desired:
     idle: tuple[Adapter, ...] = desired.idle_adapters
     if desired.strategy == "adapter" and goes and goes.adapter:
-        idle = (*idle, goes.adapter)
+        idle = (*idle, replace(goes.adapter, modelcar=goes.modelcar))
     return replace(desired, stable=stays, candidate=None, weight=0, idle_adapters=idle)

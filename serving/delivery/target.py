@@ -26,12 +26,14 @@ NOTHING = "nothing"  # stable's name where the model was never delivered
 class ClusterTarget:
     """`release` has the candidate and no stable; None for a rollout that is only brought to its end.
 
-    `story` says why the next step may be taken: what was seen in the one before.
+    `story` says why the next step may be taken: what was seen in the one before. `answers` returns when the gateway gives a
+    version's own name to its engine: a route that is accepted takes effect a little later.
     """
 
     effect: Effect
     release: Desired | None
     story: Callable[[], Sequence[str]] = tuple
+    answers: Callable[[str], None] = lambda _: None
 
     def stable(self, model: str) -> str:
         record = self.effect.read()
@@ -41,10 +43,25 @@ class ClusterTarget:
 
     def place(self, model: str, candidate: str) -> None:
         """The candidate beside stable, with no request yet; returns when it is ready."""
+        self.effect.write(self._placing(model))
+        self.answers(candidate)
+
+    def preview(self, model: str) -> str:
+        """The diff of the first step. Changes nothing."""
+        return self.effect.preview(self._placing(model))
+
+    def placed(self) -> Desired:
+        """What the first step asks the cluster for."""
+        return self._beside().desired
+
+    def _beside(self) -> Record:
         if self.release is None:
-            raise DeliveryFailed(f"nobody says what {candidate} is made of; deliver it again")
-        record = beside(self.release, self.effect.read(), 0)
-        self._write(model, record, f"place {_said(record)}")
+            raise DeliveryFailed("nobody says what the candidate is made of; deliver that version again")
+        return beside(self.release, self.effect.read(), 0)
+
+    def _placing(self, model: str) -> Change:
+        record = self._beside()
+        return Change(model, record, f"place {_said(record)}", tuple(self.story()))
 
     def weigh(self, model: str, candidate: str | None, weight: int) -> None:
         record = self._record(model)
@@ -67,21 +84,25 @@ class ClusterTarget:
                 raise DeliveryFailed(f"{stable} is not in the record of {model}; deliver that version again")
             record = brought_back(record, earlier)
             self._write(model, record, f"undo: bring back {_said(record)}")
-        if record.desired.candidate is not None:
-            record = weighed(record, 0)
-            self._write(model, record, f"undo: {_said(record)}")
+            self.answers(stable)
+        if record.desired.weight:
+            self._write(model, weighed(record, 0), f"undo: {_said(weighed(record, 0))}", undo=True)
+        else:  # it may be what the cluster refuses, so nothing can be asked while it is there
+            self._remove_candidate(record)
 
     def drain(self, model: str, seconds: float) -> bool:
         """Nothing to wait for here: a member that is removed ends by its preStop hook, which waits for its last request."""
         return True
 
-    def remove(self, model: str, candidate: str) -> None:
+    def remove(self, candidate: str) -> None:
         record = self.effect.read()
-        if record is None or record.desired.candidate is None:
-            return
-        if word_of(record.desired, record.desired.candidate) == candidate:
-            after = without_candidate(record)
-            self._write(model, after, f"undo: remove v{record.desired.candidate.version}")
+        if record and record.desired.candidate and word_of(record.desired, record.desired.candidate) == candidate:
+            self._remove_candidate(record)
+
+    def _remove_candidate(self, record: Record) -> None:
+        if record.desired.candidate:
+            subject = f"undo: remove v{record.desired.candidate.version}"
+            self._write(record.desired.model, without_candidate(record), subject, undo=True)
 
     def _record(self, model: str) -> Record:
         record = self.effect.read()
@@ -89,8 +110,8 @@ class ClusterTarget:
             raise DeliveryFailed(f"{model} is not delivered any more; somebody removed it")
         return record
 
-    def _write(self, model: str, record: Record | None, subject: str) -> None:
-        self.effect.write(Change(model, record, subject, tuple(self.story())))
+    def _write(self, model: str, record: Record | None, subject: str, *, undo: bool = False) -> None:
+        self.effect.write(Change(model, record, subject, tuple(self.story()), undo))
 
 
 def _said(record: Record) -> str:

@@ -80,7 +80,7 @@ class Answer:
 def ask(
     client: httpx.Client, url: str, model: str, messages: Messages, version_header: str, max_tokens: int = MAX_TOKENS
 ) -> Sample:
-    """Every way it can fail is a sample with ok=False. Without a `version_header` the engine's own word says who answered."""
+    """Every way it can fail is a sample with ok=False.""" ""
     return answered(client, url, model, messages, version_header, max_tokens)[0]
 
 
@@ -103,4 +103,4 @@ def answered(
                 answer.take(line)
     except httpx.HTTPError as error:
         return answer.sample(version, f"{type(error).__name__}: {error}"), ""
-    return answer.sample(version if version_header else answer.served), "".join(answer.text).strip()
+    return answer.sample(version), "".join(answer.text).strip()

@@ -159,7 +159,7 @@ class Drive:
         traffic, since = (shadow.traffic, dict(shadow.counters())) if shadow else (self.traffic, {})
         if self.clients:
             self.clients.start(self.state.stable, self.state.candidate, action.weight)
-        with traffic.flowing():
+        with traffic.flowing(action.weight):
             while self.state.turn == action.turn:
                 samples, now = traffic.samples(), time.monotonic()
                 following = self._commanded() or self._tell(Ticked(now - ticked))

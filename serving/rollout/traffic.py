@@ -51,8 +51,11 @@ class Traffic:
             return [sample for sample in itertools.takewhile(lambda slot: slot is not None, self._slots) if sample]
 
     @contextmanager
-    def flowing(self) -> Iterator[None]:
-        """Requests are sent while the block runs; those under way at its end are not waited for."""
+    def flowing(self, weight: int) -> Iterator[None]:
+        """Requests are sent while the block runs; those under way at its end are not waited for.
+
+        `weight` is the candidate's in percent; it is for a traffic that draws itself. Here the gateway does.
+        """
         stop, self._slots = threading.Event(), []
         for _ in range(self.concurrency):
             threading.Thread(target=self._send, args=(stop, self._slots), daemon=True).start()
