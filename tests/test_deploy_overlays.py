@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from serving.manifests.render import render
 from tasks.settings import Settings
 from tests.fix_api_server import ApiServer, running_api_server
 from tests.fix_deploy import DEFINITIONS, DEPLOY, OVERLAYS, Document, Objects, pod_templates, rendered
+from tests.fix_rendered import desired
 from tests.test_deploy_prefect import job
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -176,3 +178,22 @@ def test_the_projects_rows_are_added_to_the_platforms(tmp_path: Path) -> None:
     applications = [one for one in rendered(DEPLOY / "overlays" / "gke-l4") if one["kind"] == "Application"]
     assert {one["spec"]["source"]["repoURL"] for one in applications} <= set(made["spec"]["sourceRepos"])
     assert made["spec"]["destinations"] == project["spec"]["destinations"]
+
+
+def test_a_rendered_model_runs_without_a_gpu_by_the_component(server: ApiServer, tmp_path: Path) -> None:
+    """The image by the digest that is known, nothing of a GPU left, and admitted as restricted."""
+    model, component = tmp_path / "model", tmp_path / "cpu-engine"
+    for path, text in render(desired(form="deployment", candidate=None, weight=0)).items():
+        (model / path).parent.mkdir(parents=True, exist_ok=True)
+        (model / path).write_text(text)
+    component.mkdir()
+    (component / "kustomization.yaml").write_text(
+        (DEPLOY / "overlays/kind-cpu/cpu-engine/kustomization.yaml").read_text()
+    )
+    (tmp_path / "kustomization.yaml").write_text("resources: [model]\ncomponents: [cpu-engine]\n")
+    ((_, engine),) = [one for one in pod_templates(rendered(tmp_path)) if "epp" not in one[0]]
+    assert "nvidia" not in str(engine["spec"]["containers"]) and "nodeSelector" not in engine["spec"]
+    image = engine["spec"]["containers"][0]["image"]
+    assert image.startswith("vllm/vllm-openai-cpu") and image.endswith("844") and "@sha256:" in image
+    answer = server.create_pod(server.namespace(RESTRICTED), engine)
+    assert answer.status_code == 201, answer.text

@@ -17,7 +17,7 @@ import pytest
 from kubernetes import client, config
 
 from serving.cluster_doctor.examine import Examined, examine
-from serving.cluster_doctor.expected import expected
+from serving.cluster_doctor.expected import Overlay, expected
 from serving.cluster_doctor.model import Answer, Cluster
 from serving.cluster_doctor.paths import VERSION
 from serving.cluster_doctor.read import read_cluster
@@ -191,6 +191,14 @@ def test_the_complete_cluster_raises_no_alarm(complete_cluster: CompleteCluster,
     assert examined.findings == () and examined.unseen == ()
     assert examined.looked_at > 140
     assert read_cluster(flow, WANTED).user == FLOW
+
+
+@pytest.mark.parametrize("overlay", ["generic", "kind-cpu"])
+def test_the_smaller_overlays_ask_for_no_more(
+    complete_cluster: CompleteCluster, flow: client.ApiClient, overlay: Overlay
+) -> None:
+    wanted = expected(overlay)
+    assert examine(read_cluster(flow, wanted), wanted).findings == ()
 
 
 def test_at_least_25_things_are_broken_here() -> None:

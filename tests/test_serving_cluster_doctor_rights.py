@@ -12,8 +12,12 @@ from serving.cluster_doctor.expected import OVERLAYS, Overlay, expected
 from serving.cluster_doctor.model import Right
 from serving.cluster_doctor.read import read_cluster
 from serving.cluster_doctor.rights import rights
+from serving.manifests.model import Form
+from serving.manifests.read_room import read_room
+from serving.manifests.render import objects
 from tests.fix_complete_cluster import CompleteCluster
 from tests.fix_deploy import DEPLOY, Document, rendered
+from tests.fix_rendered import desired
 
 WANTED = expected("gke-l4")
 ACCOUNT = {"kind": "ServiceAccount", "name": "flow-run", "namespace": "mlops"}
@@ -100,3 +104,56 @@ def test_one_verb_less_fails_and_is_named(complete_cluster: CompleteCluster) -> 
         assert [(one.check, one.where) for one in examined.findings] == [("right", str(right))]
         assert examined.missing
         complete_cluster.until(lambda: examine(read_cluster(api, WANTED), WANTED), lambda it: it.findings == ())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["inferenceservice", "deployment"])
+def test_a_model_is_applied_read_changed_and_removed_under_the_rights(
+    complete_cluster: CompleteCluster, form: Form
+) -> None:
+    """Every rendered object, server-side, with a token of the account; and the room for it is read."""
+    wanted = desired(form=form)
+    file = complete_cluster.kubeconfig(complete_cluster.account_token())
+    headers = {
+        "authorization": f"Bearer {complete_cluster.account_token()}",
+        "content-type": "application/apply-patch+yaml",
+    }
+    paths = []
+    for document in (one for documents in objects(wanted).values() for one in documents):
+        path = complete_cluster.objects.path(document)
+        for weight in ("applied", "applied again"):
+            answer = complete_cluster.client.patch(
+                path, params={"fieldManager": "liftlock", "force": "true"}, headers=headers, json=document
+            )
+            assert answer.status_code in (200, 201), f"{weight}: {answer.text}"
+        assert complete_cluster.client.get(path, headers=headers).status_code == 200
+        paths.append(path)
+    room = read_room(config.new_client_from_config(config_file=str(file)), wanted)
+    assert [node.name for node in room.nodes] == ["l4-0"]
+    for path in paths:
+        assert complete_cluster.client.delete(path, headers=headers).status_code in (200, 202)
+    assert len(paths) > 15
+
+
+@pytest.mark.slow
+def test_the_account_may_not_do_more(complete_cluster: CompleteCluster) -> None:
+    headers = {"authorization": f"Bearer {complete_cluster.account_token()}"}
+    refused = ("/api/v1/namespaces/serving/secrets", "/api/v1/namespaces/mlops/secrets/other", "/api/v1/secrets",
+               "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications", "/api/v1/namespaces/kube-system/configmaps")  # fmt: skip
+    for path in refused:
+        assert complete_cluster.client.get(path, headers=headers).status_code == 403, path
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "x"},
+        "spec": {"containers": [{"name": "x", "image": "x"}]},
+    }
+    for space in ("mlops", "serving", "argocd"):
+        answer = complete_cluster.client.post(f"/api/v1/namespaces/{space}/pods", headers=headers, json=pod)
+        assert answer.status_code == 403, space
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "x", "namespace": "serving"},
+            "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]}  # fmt: skip
+    path = complete_cluster.objects.path(role)
+    apply = {**headers, "content-type": "application/apply-patch+yaml"}
+    answer = complete_cluster.client.patch(path, params={"fieldManager": "liftlock"}, headers=apply, json=role)
+    assert (answer.status_code == 403 and "escalat" in answer.text) or "attempting to grant" in answer.text
