@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -147,6 +148,7 @@ def without_warm_up(engine: str, names: list[str]) -> tuple[float, float]:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that engines and gateway end with it
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true", help="few releases, small steps")
     parser.add_argument("--instant", action="store_true", help="an instant engine in place of vLLM")

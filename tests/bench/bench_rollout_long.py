@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -68,6 +69,7 @@ def cycles(envoy_url: str, target: LocalTarget, other: str, folder: Path, count:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that engines and gateway end with it
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true", help="4 cycles")
     short = parser.parse_args().short
