@@ -77,9 +77,20 @@ def serving(endpoint: ScriptedEndpoint) -> Iterator[ScriptedEndpoint]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             try:
-                self._answer(endpoint.post(self.path, body))
+                answer = endpoint.post(self.path, body)
+                self._stream(answer) if body.get("stream") and answer else self._answer(answer)
             except RuntimeError as error:
                 self._answer({"error": {"message": str(error)}}, status=500)
+
+        def _stream(self, answer: Json) -> None:
+            """The whole answer of a chat as one chunk; the connection's end is the stream's."""
+            text = answer["choices"][0]["message"]["content"]
+            choices = [{"index": 0, "delta": {"content": text}, "finish_reason": "stop"}]
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            event = json.dumps({"model": answer["model"], "choices": choices})
+            self.wfile.write(f"data: {event}\n\ndata: [DONE]\n\n".encode())
 
         def _answer(self, content: Json | None, status: int = 200) -> None:
             data = json.dumps(content if content is not None else {"detail": "Not Found"}).encode()

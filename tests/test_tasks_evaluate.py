@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evals.suite import file_sha256
+from serving.rollout.golden import GOLDEN
 from tasks.artifacts import Adapter, Dataset, Split
 from tasks.evaluate import evaluate_pair
 from tasks.judge import judge_pair
@@ -82,5 +83,6 @@ def test_a_bad_adapter_is_rejected_after_a_block_or_two_and_asked_again_from_wha
     start_run(settings.state, Path("release.yaml"), "tickets", resume=False, fresh=False, quiet=True)
     again = evaluate_pair(adapter, dataset, spec)
     assert again.sha256 == pair.sha256
+    assert again.golden == pair.golden and len(pair.golden) == GOLDEN
     assert completions(served) == 2 * decision.items_used
     assert not list(settings.adapters.iterdir())
