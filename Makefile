@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-coherence bench-gateway bench-adapters bench-rag bench-cluster
+.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ bench-rag: setup ## Ingest, recall, latency and QPS of the document index; ARGS=
 
 bench-promotion: setup ## 32 promoters, 1,000 moves, kills of promoters, MLflow and Postgres, against bare alias sets
 	@$(RUN) -m tests.bench.bench_promotion
+
+bench-delivery: setup ## Ten releases and rollbacks by Argo CD and by server-side apply, others writing in between; ARGS=--short for two
+	@$(RUN) -m tests.bench.bench_delivery $(ARGS)
 
 bench-coherence: setup ## 1,000 manifests through `liftlock coherence`, at most 3 s
 	@$(RUN) -m tests.bench.bench_coherence

@@ -36,6 +36,7 @@ STAGES = Path(__file__).parent / "data" / "kwok_stages.yaml"
 CPU_NODE = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 L4_NODE = {"cpu": "3920m", "memory": "13Gi", "ephemeral-storage": "47Gi", "pods": "110", "nvidia.com/gpu": "1"}
 L4_LABELS = {"cloud.google.com/gke-accelerator": "nvidia-l4", "node.kubernetes.io/instance-type": "g2-standard-4"}
+MODEL_FOLDERS = {"recurse": True, "include": "*.yaml", "exclude": "{*kustomization.yaml,*litellm-values.yaml}"}
 GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 
 
@@ -187,6 +188,25 @@ def start_argocd(cluster: Cluster) -> None:
         "--repo-server-plaintext", f"--redis=127.0.0.1:{redis}", f"--metrics-port={metrics[1]}", "--app-resync=5",
         "--app-resync-jitter=0", **environment,
     )  # fmt: skip
+
+
+def add_application(cluster: Cluster, url: str, folder: str, namespace: str, *, automated: bool = True) -> None:
+    """Named as the namespace that it syncs into; the source is read as deploy/argocd has it."""
+    policy = {"automated": {"prune": True, "selfHeal": True, "allowEmpty": True}} if automated else {}
+    cluster.api.apply(f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{namespace}", {
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
+        "metadata": {"name": namespace, "namespace": "argocd"},
+        "spec": {
+            "project": "default",
+            "source": {"repoURL": url, "path": folder, "targetRevision": "main", "directory": MODEL_FOLDERS},
+            "destination": {"server": "https://kubernetes.default.svc", "namespace": namespace},
+            "syncPolicy": {**policy, "syncOptions": ["ServerSideApply=true", "PruneLast=true"]},
+        }})  # fmt: skip
+
+
+def remove_application(cluster: Cluster, namespace: str) -> None:
+    cluster.api.client.delete(f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{namespace}")
+    cluster.api.client.delete(f"/api/v1/namespaces/{namespace}")
 
 
 def _argocd_objects(cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,12 +68,18 @@ class PlatformRepository:
 
 @pytest.fixture
 def platform_repository(tmp_path: Path) -> Iterator[PlatformRepository]:
+    with running_platform(tmp_path) as platform:
+        yield platform
+
+
+@contextmanager
+def running_platform(folder: Path) -> Iterator[PlatformRepository]:
     """With a README on main, served over git://."""
     find_program("git")
-    base, (port,) = tmp_path / "git", free_ports(1)
-    bare, work = base / "platform.git", tmp_path / "somebody"
-    git(tmp_path, "init", "-q", "--bare", "--initial-branch=main", str(bare))
-    git(tmp_path, "clone", "-q", str(bare), str(work))
+    base, (port,) = folder / "git", free_ports(1)
+    bare, work = base / "platform.git", folder / "somebody"
+    git(folder, "init", "-q", "--bare", "--initial-branch=main", str(bare))
+    git(folder, "clone", "-q", str(bare), str(work))
     (work / "README.md").write_text("The platform.\n")
     git(work, "add", "README.md")
     git(work, "commit", "-q", "-m", "Begin")
@@ -81,6 +88,6 @@ def platform_repository(tmp_path: Path) -> Iterator[PlatformRepository]:
         "git", "daemon", "--listen=127.0.0.1", f"--port={port}", f"--base-path={base}", "--export-all",
         "--enable=receive-pack", "--reuseaddr", "--informative-errors",
     ]  # fmt: skip
-    with running(daemon, tmp_path / "daemon.log"):
+    with running(daemon, folder / "daemon.log"):
         wait_for_port(port)
         yield PlatformRepository(bare, f"git://127.0.0.1:{port}/platform.git", work)

@@ -13,7 +13,7 @@ def test_what_is_under_way_hides_what_was_sent_after_it(engine: FakeEngine) -> N
     """The first request takes half a second; the other senders go on meanwhile, and none of theirs may count before it."""
     engine.models[BASE] = Behaviour(cold_requests=1, cold_seconds=0.5)
     traffic = Traffic(engine.url, BASE, PROMPTS, VERSION_HEADER, concurrency=3)
-    with traffic.flowing():
+    with traffic.flowing(50):
         deadline = time.monotonic() + 10
         while engine.requests[BASE] < 6 and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -27,7 +27,7 @@ def test_what_is_under_way_hides_what_was_sent_after_it(engine: FakeEngine) -> N
 def test_a_request_without_an_answer_has_failed_after_its_patience(engine: FakeEngine) -> None:
     engine.models[BASE] = Behaviour(first_token_seconds=2)
     traffic = Traffic(engine.url, BASE, PROMPTS, VERSION_HEADER, concurrency=1, patience=0.1)
-    with traffic.flowing():
+    with traffic.flowing(50):
         deadline = time.monotonic() + 10
         while not traffic.samples() and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -29,12 +29,14 @@ def read(application: Object, holds: Callable[[str], bool], *, healthy: bool = T
     status: Object = application.get("status") or {}
     compared: Object = status.get("sync") or {}
     operation: Object = status.get("operationState") or {}
-    tried = str((operation.get("syncResult") or {}).get("revision") or "")
+    tried = revision_tried(operation)
     if error := comparison_error(status):
         return Synced("waiting", error)
     if operation.get("phase") in ENDED_BADLY and tried and holds(tried):
         said = f"the sync ended {operation['phase']}: {operation.get('message', '')}{_resources(operation)}"
         return Synced("failed", said, str(operation.get("finishedAt", "")))
+    if retries(operation) and holds(tried):
+        return Synced("failed", f"{operation.get('message', '')}{_resources(operation)}", f"retry {retries(operation)}")
     seen = str(compared.get("revision") or "")
     if not seen or not holds(seen):
         return Synced("waiting", f"Argo CD has compared {seen[:12] or 'nothing'} so far")
@@ -46,6 +48,15 @@ def read(application: Object, holds: Callable[[str], bool], *, healthy: bool = T
     if healthy and health.get("status") != "Healthy":
         return Synced("waiting", f"{health.get('status', 'health unknown')}{unhealthy(status)}")
     return Synced("in_force", f"{seen[:12]} is Synced")
+
+
+def revision_tried(operation: Object) -> str:
+    return str((operation.get("syncResult") or {}).get("revision") or "")
+
+
+def retries(operation: Object) -> int:
+    """How often a sync that still runs has failed so far."""
+    return int(operation.get("retryCount") or 0) if operation.get("phase") == "Running" else 0
 
 
 def is_automated(application: Object) -> bool:

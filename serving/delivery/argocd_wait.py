@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from serving.delivery.argocd import is_automated, read
+from serving.delivery.argocd import is_automated, read, retries, revision_tried
 from serving.delivery.effect import DeliveryFailed
 from serving.delivery.kube_api import KubeApi, patiently
 from serving.delivery.trouble import trouble
@@ -39,6 +39,7 @@ class ArgoCd:
                 patiently(lambda: self.api.merge(self._path(), REFRESH), left)
                 refreshed = time.monotonic()
             application = patiently(self._application, left)
+            self._end_older(application, holds, left)
             found = read(application, holds, healthy=healthy)
             said = found.reason
             if found.verdict == "in_force":
@@ -75,6 +76,13 @@ class ArgoCd:
             not is_automated(application) and not running
             and compared.get("status") == "OutOfSync" and holds(str(compared.get("revision") or ""))
         )  # fmt: skip
+
+    def _end_older(self, application: dict[str, Any], holds: Callable[[str], bool], left: float) -> None:
+        """What `argocd app terminate-op` writes: a sync of an earlier step that fails again and again keeps the next one out."""
+        operation = (application.get("status") or {}).get("operationState") or {}
+        if retries(operation) and not holds(revision_tried(operation)):
+            ended = {"status": {"operationState": {"phase": "Terminating"}}}
+            patiently(lambda: self.api.merge(self._path(), ended), left)
 
     def _sync(self, revision: str) -> None:
         """What `argocd app sync --prune` writes. A sync that runs is not disturbed."""

@@ -16,16 +16,16 @@ from dataclasses import replace
 import httpx
 
 from serving.delivery.effect import DeliveryFailed
-from serving.rollout.ask import MAX_TOKENS, Messages, ask
+from serving.rollout.ask import Messages, ask
+from serving.rollout.mirror import Drawn
 from serving.rollout.model import Sample
-from serving.rollout.traffic import Traffic
 
 LOOK_SECONDS = 0.5
 NOT_THERE = ("HTTP 404", "HTTP 502", "HTTP 503")
 
 
-class DrawnTraffic(Traffic):
-    """`stable` and `candidate` are the names by which the versions are asked."""
+class DrawnTraffic(Drawn):
+    """`stable` and `candidate` are the names by which the versions are asked at the gateway's `url`."""
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class DrawnTraffic(Traffic):
         headers: Mapping[str, str] | None = None,
         rate: float = 80,
     ) -> None:
-        super().__init__(url, candidate, prompts, "", headers=headers, rate=rate)
-        self.stable, self.candidate, self.weight = stable, candidate, 0
+        super().__init__((stable, url), (candidate, url), prompts, headers=headers, rate=rate)
+        self.weight = 0
 
     @contextmanager
     def flowing(self, weight: int) -> Iterator[None]:
@@ -45,10 +45,12 @@ class DrawnTraffic(Traffic):
         with super().flowing(weight):
             yield
 
+    def side(self) -> tuple[str, str]:
+        return self.sides[random.random() * 100 < self.weight]
+
     def _ask(self, client: httpx.Client, messages: Messages) -> Sample:
-        version = self.candidate if random.random() * 100 < self.weight else self.stable
-        sample = ask(client, self.url, version, messages, "", MAX_TOKENS)
-        return replace(sample, version=version, served=version)
+        sample = super()._ask(client, messages)
+        return replace(sample, served=sample.version)
 
 
 def await_answer(url: str, version: str, headers: Mapping[str, str], seconds: float) -> None:

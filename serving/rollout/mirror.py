@@ -65,13 +65,23 @@ class Drawn(Traffic):
     """Each prompt is asked of one version, drawn at random, straight at its engine. `sides`: (engine's name, engine's address)."""
 
     def __init__(
-        self, stable: tuple[str, str], candidate: tuple[str, str], prompts: Sequence[Messages], golden: Sequence[Golden]
+        self,
+        stable: tuple[str, str],
+        candidate: tuple[str, str],
+        prompts: Sequence[Messages],
+        golden: Sequence[Golden] = (),
+        headers: Mapping[str, str] | None = None,
+        rate: float = 80,
     ) -> None:
-        super().__init__("", "", prompts, "", golden=golden)
+        super().__init__("", "", prompts, "", headers=headers, rate=rate, golden=golden)
         self.sides = (stable, candidate)
 
+    def side(self) -> tuple[str, str]:
+        """Whom the next request asks."""
+        return random.choice(self.sides)
+
     def _ask(self, client: httpx.Client, messages: Messages) -> Sample:
-        name, url = random.choice(self.sides)
+        name, url = self.side()
         sample, text = answered(client, url, name, messages, "")
         recorded = self._golden.get(key_of(messages))
         return replace(sample, version=name, different=None if recorded is None else text != recorded)
