@@ -43,12 +43,13 @@ def deliver(
 
     release = load_release(spec, needed=("nothing",))
     delivery = wanted_delivery(release, target)
-    connected(start=False)
     if dry_run:
-        said = preview(release.name, version, delivery)
+        _registry()
+        said = preview(release, version, delivery)
         return typer.echo(
             json.dumps({"target": delivery.target, "diff": said}, indent=2) if as_json else said, nl=as_json
         )
+    connected(start=False)
     done = deliver_version(release.name, version, delivery, reason)
     if as_json:
         said = json.dumps(
@@ -56,3 +57,10 @@ def deliver(
         )
         return typer.echo(said)
     return out.print(f"{done.model}: version {done.to_version} is served by target {delivery.target} and is champion")
+
+
+def _registry() -> None:
+    from tasks.settings import get_settings
+    from tasks.stack.addresses import export_mlflow, mlflow_address
+
+    export_mlflow(mlflow_address(get_settings()))

@@ -46,6 +46,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "Cluster": {
         "doctor": "what a cluster lacks, each with its fix",
         "render": "the manifests of a registered model",
+        "deliver": "a registered version onto the cluster, step by step",
     },
     "Documents": {
         "index": "make the index hold exactly these documents",

@@ -51,7 +51,8 @@ def delivery_of(settings: Settings, spec: Release, version: ModelVersion, say: S
     client = mlflow.MlflowClient()
     registered = client.get_model_version(version.name, version.version)
     member = member_of(client, registered, spec, base_of(spec, settings))
-    release = desired_of(spec, platform_of(settings), None, member)
+    # LiteLLM's values are `liftlock render`'s: Helm replaces lists, and the other entries are not known here.
+    release = replace(desired_of(spec, platform_of(settings), None, member), alias=None)
     gateway, headers = gateway_of_cluster(settings)
     made = target_of(settings, spec, release, rollouts_of(settings, spec.name), say)
     target = replace(made, answers=lambda word: await_answer(gateway, word, headers, ROUTE_SECONDS))

@@ -6,7 +6,7 @@ import mlflow
 
 from tasks.cluster_rollout import delivery_of
 from tasks.promote import Promoted, promote_version
-from tasks.promotion.recall import find_version, recall_spec
+from tasks.promotion.recall import find_version
 from tasks.register import read_version
 from tasks.settings import get_settings
 from tasks.spec import DeliverySpec, Release
@@ -31,12 +31,12 @@ def deliver_version(model: str, version: str | None, delivery: DeliverySpec, rea
     return promote_version(model, _number(model, version), "champion", expected=None, reason=reason, delivery=delivery)
 
 
-def preview(model: str, version: str | None, delivery: DeliverySpec) -> str:
-    """The diff of the first step; empty where it is in place already."""
-    client, number = mlflow.MlflowClient(), _number(model, version)
-    spec = recall_spec(client, model, number).model_copy(update={"delivery": delivery})
-    made = delivery_of(get_settings(), spec, read_version(client, model, number), lambda _: None)
-    return "" if made.target.stable(model) == made.word else made.target.preview(model)
+def preview(release: Release, version: str | None, delivery: DeliverySpec) -> str:
+    """The diff of the first step; empty where the version has all of the traffic. It asks the registry and the place alone."""
+    spec = release.model_copy(update={"delivery": delivery})
+    number = _number(spec.name, version)
+    made = delivery_of(get_settings(), spec, read_version(mlflow.MlflowClient(), spec.name, number), lambda _: None)
+    return "" if made.target.stable(spec.name) == made.word else made.target.preview(spec.name)
 
 
 def _number(model: str, version: str | None) -> str:

@@ -20,6 +20,7 @@ pytest_plugins = (
     "tests.fix_promotion",
     "tests.fix_rag",
     "tests.fix_registry",
+    "tests.fix_released",
     "tests.fix_stack",
     "tests.fix_surroundings",
     "tests.fix_tokens",
