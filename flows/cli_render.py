@@ -50,7 +50,7 @@ def render(
 
     release = load_release(spec, needed=("nothing",))
     desired = _desired(release, weight, strategy, tuple(values or ()))
-    checked = _checked(desired) if cluster else "not held against a cluster; --cluster does that"
+    desired, checked = _checked(desired) if cluster else (desired, "not held against a cluster; --cluster does that")
     written = write_rendered(desired, output)
     said = {
         "output": str(output),
@@ -76,10 +76,11 @@ def _desired(release: Release, weight: int, strategy: str | None, values: tuple[
     return desired_of_aliases(release, weight=weight, strategy=strategy, others=litellm_entries(values))
 
 
-def _checked(desired: Desired) -> str:
-    from tasks.cluster import hold_to_cluster
+def _checked(desired: Desired) -> tuple[Desired, str]:
+    from tasks.cluster import fitted, hold_to_cluster
 
-    return hold_to_cluster(desired)
+    said = hold_to_cluster(desired)
+    return fitted(desired), said
 
 
 def _member(desired: Desired, member: Any) -> dict[str, Any]:

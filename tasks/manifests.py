@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from pydantic import TypeAdapter, ValidationError
 
-from serving.fit.manifest_check import LOAD_BYTES_PER_SECOND, START_SECONDS
+from serving.fit.manifest_check import GPU_OF_LABEL, LOAD_BYTES_PER_SECOND, START_SECONDS
 from serving.fit.model_reader import read_model
 from serving.fit.open_model import Places, open_model
 from serving.manifests.model import (
@@ -152,7 +152,7 @@ def desired_of(
         request_seconds=cluster.request_seconds,
         surge=surge,
         idle_adapters=idle_adapters,
-        gpu=spec.serving.gpu,
+        gpu=gpu_label(spec.serving.gpu),
         alias=_alias(spec, others),
     )
 
@@ -182,6 +182,11 @@ def _strategy(named: str | None) -> Strategy | None:
     if named is None or named in get_args(Strategy):
         return cast(Strategy | None, named)
     raise DesiredInvalid(f"strategy is {named[:40]!r}; required: {', '.join(get_args(Strategy))}")
+
+
+def gpu_label(gpu: str) -> str:
+    """GKE's value of the accelerator label for a GPU of the catalogue."""
+    return next((label for label, name in GPU_OF_LABEL.items() if name == gpu and label.startswith("nvidia-")), gpu)
 
 
 def _alias(spec: Release, others: Sequence[Mapping[str, Any]]) -> Alias | None:

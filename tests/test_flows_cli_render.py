@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from serving.fit.stamp import ANNOTATION
-from tasks.manifests import LEAST_STARTUP_SECONDS, startup_budget
+from tasks.manifests import LEAST_STARTUP_SECONDS, gpu_label, startup_budget
 from tests.fix_cluster import Cluster
 from tests.fix_rendered import ENGINE
 
@@ -94,9 +94,23 @@ def test_the_room_of_a_real_cluster_decides(released: Any, tmp_path: Path, clust
     assert "strategy adapter" in done.stderr
     assert (tmp_path / "out-1" / "kustomization.yaml").is_file()
     assert not (tmp_path / "out-4").exists()
+    one = ("render", "release.yaml", "--output", "out-one", "--cluster", "--strategy", "adapter", "--json")
+    (tmp_path / "release.yaml").write_text(
+        (tmp_path / "release.yaml").read_text().replace("replicas: 4", "replicas: 1")
+    )
+    done = released(*one, KUBECONFIG=str(cluster.kubeconfig))
+    assert json.loads(done.stdout)["notes"] == []  # a GPU is free for the second engine while it replaces the first
 
 
 def test_the_startup_budget_is_twice_what_is_expected() -> None:
     assert startup_budget(0, None) == LEAST_STARTUP_SECONDS
     assert startup_budget(0, 451.0) == 910
     assert startup_budget(60_000_000_000, None) == 1040  # 120 s and 60 GB at 150 MB/s, twice
+
+
+def test_the_gpus_label_is_gkes() -> None:
+    assert [gpu_label(name) for name in ("nvidia-l4", "nvidia-a100-40gb", "nvidia-b200")] == [
+        "nvidia-l4",
+        "nvidia-tesla-a100",
+        "nvidia-b200",
+    ]

@@ -9,7 +9,8 @@
 #
 # An engine answers /health before it has compiled and loaded an adapter; the first requests pay for that. Each call sends one
 # completion of one token, so that its whole time is the time to the first token. Liveness stays on /health: a cold engine is alive.
-# A container that restarts begins again, because WARM_DIR is its own. Needs curl.
+# A container that restarts begins again, because WARM_DIR is its own; where that is a volume of the pod, a postStart hook removes it.
+# Needs curl.
 set -eu
 model=${WARM_MODEL:?name of the model or adapter to ask for}
 url=${WARM_URL:-http://127.0.0.1:8000}
