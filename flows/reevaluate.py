@@ -21,7 +21,7 @@ from tasks.asked import Endpoint, Question, ask, endpoint_of
 from tasks.champion_report import ChampionReport, champion_report
 from tasks.drift import judge_drift, verdict_changed
 from tasks.judge import policy_of
-from tasks.place import current_place
+from tasks.place import own_url
 from tasks.retry import retry_condition
 from tasks.settings import get_settings
 from tasks.spec import Release, load_release
@@ -50,7 +50,8 @@ def reevaluate(spec_file: str, fresh: str | None = None) -> dict[str, Any]:
 def _ask_again(spec: Release, fresh: Path | None) -> GatedChange:
     champion = champion_report(spec.name)
     settings = get_settings()
-    where = endpoint_of(settings, f"{current_place(settings, spec.name).url}/v1", None, Console(file=sys.stderr))
+    own = own_url(settings, spec.name)
+    where = endpoint_of(settings, f"{own}/v1" if own else None, None, Console(file=sys.stderr))
     load_adapter(where.base_url.removesuffix("/v1"), champion.engine_model)
     now = _report(spec, champion, spec.dataset.test, where)
     new = _report(spec, champion, fresh, where) if fresh else None

@@ -46,6 +46,12 @@ def split_of(settings: Settings, model: str) -> Split | None:
     return Gateway(settings.state / "gateway", "", "", "").splits().get(model)
 
 
+def own_url(settings: Settings, model: str) -> str | None:
+    """The address of the champion's own engine; None where the first one serves it."""
+    split = split_of(settings, model)
+    return split.stable_engine if split else None
+
+
 def current_place(settings: Settings, model: str) -> Place:
     """Of the engine that serves the model's champion; the first one where there is none."""
     split = split_of(settings, model)
