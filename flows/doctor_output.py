@@ -18,8 +18,12 @@ def table(examined: Examined) -> Table:
         made.add_column(heading, overflow="fold")
     for one in examined.findings:
         check = one.check if one.level == "missing" else f"{one.check} (note)"
-        made.add_row(check, one.where, f"{one.observed} → {one.required}", one.fix)
+        made.add_row(check, one.where, _said(one), one.fix)
     return made
+
+
+def _said(one: Finding) -> str:
+    return one.observed if one.required == "there" else f"{one.observed} → {one.required}"
 
 
 def verdict(examined: Examined, overlay: Overlay, user: str) -> str:

@@ -104,7 +104,8 @@ def platform() -> list[tuple[Document, Document | None]]:
         (node, {"allocatable": size, "capacity": size, **conditions("Ready")}),
         (default, None),
         (secret("serving", "vllm-api-key", "api-key"), None),
-        (secret("mlops", "liftlock-secrets", "LIFTLOCK_API_KEY", "LIFTLOCK_PLATFORM_TOKEN", "signing.key"), None),
+        (secret("mlops", "liftlock-secrets", "LIFTLOCK_API_KEY", "LIFTLOCK_PLATFORM_TOKEN"), None),
+        (secret("mlops", "liftlock-signing", "signing.key"), None),
         (secret("mlops", "liftlock-pg-app", "username", "password"), None),
     ]  # fmt: skip
 
@@ -116,7 +117,7 @@ def secret(space: str, name: str, *keys: str) -> Document:
 # What controllers say of the overlay's own objects.
 STATUSES: dict[tuple[str, str], Document] = {
     ("LocalQueue", "mlops-gpu"): conditions("Active"),
-    ("ExternalSecret", "liftlock-secrets"): conditions("Ready"),
+    **{("ExternalSecret", name): conditions("Ready") for name in ("liftlock-secrets", "liftlock-signing")},
     ("Cluster", "liftlock-pg"): conditions("Ready"),
     **{
         ("Deployment", name): {"observedGeneration": 1, **conditions("Available")}

@@ -11,6 +11,7 @@ PIPELINE, MODELS, GATEWAYS, ARGOCD = "mlops", "serving", "inference", "argocd"
 QUEUE, CLUSTER_QUEUE, FLAVOR = "mlops-gpu", "gpu-cq", "gpu-any"
 PRIORITIES = ("low-priority", "high-priority")
 GATEWAY, MODEL_NAME_POLICY = "inference-gateway", "bbr"
+EXTERNAL = ("liftlock-secrets", "liftlock-signing")  # secrets from the store
 STORE, PROJECT = "secret-store", "platform"
 DATABASE, STATE = "liftlock-pg", "liftlock-state"
 ACCOUNTS = ("flow-run", "mlflow", "prefect-worker")

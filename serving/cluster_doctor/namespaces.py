@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from serving.cluster_doctor.expected import (
     ACCOUNTS,
+    EXTERNAL,
     GOOGLE_ACCOUNT,
     MODELS,
     PIPELINE,
@@ -15,7 +16,7 @@ from serving.cluster_doctor.expected import (
     Expected,
 )
 from serving.cluster_doctor.model import Cluster, Finding, Object, is_true, said
-from serving.cluster_doctor.paths import EXTERNAL_SECRET, STORE_PATH, core, namespace, secrets
+from serving.cluster_doctor.paths import STORE_PATH, core, external_secret, namespace, secrets
 from serving.fit.quantity import parse_quantity
 
 LABELS = {"llm-platform/kueue-managed": "true", "pod-security.kubernetes.io/enforce": "restricted"}
@@ -91,12 +92,13 @@ def check_store(cluster: Cluster, wanted: Expected) -> Iterator[Finding]:
     elif not is_true(store, "Ready"):
         yield Finding("secret-store", STORE, said(store, "Ready"), "Ready", "mend its provider and its credentials")
     else:
-        yield from _external_secret(cluster, wanted)
+        for name in EXTERNAL:
+            yield from _external_secret(cluster, wanted, name)
 
 
-def _external_secret(cluster: Cluster, wanted: Expected) -> Iterator[Finding]:
+def _external_secret(cluster: Cluster, wanted: Expected, name: str) -> Iterator[Finding]:
     """Where the store itself is broken, the store is named alone."""
-    found, where = cluster.get(EXTERNAL_SECRET), f"{PIPELINE}/liftlock-secrets"
+    found, where = cluster.get(external_secret(name)), f"{PIPELINE}/{name}"
     if found is None:
         yield absent("external-secret", where, apply(wanted))
     elif not is_true(found, "Ready"):

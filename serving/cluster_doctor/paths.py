@@ -8,6 +8,7 @@ from serving.cluster_doctor.expected import (
     ARGOCD,
     CLUSTER_QUEUE,
     DATABASE,
+    EXTERNAL,
     FLAVOR,
     GATEWAY,
     GATEWAYS,
@@ -31,7 +32,6 @@ GATEWAY_PATH = f"/apis/gateway.networking.k8s.io/v1/namespaces/{GATEWAYS}/gatewa
 NAME_POLICY_PATH = f"/apis/agentgateway.dev/v1alpha1/namespaces/{GATEWAYS}/agentgatewaypolicies/{MODEL_NAME_POLICY}"
 LOCAL_QUEUE = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{PIPELINE}/localqueues/{QUEUE}"
 STORE_PATH = f"/apis/external-secrets.io/v1/clustersecretstores/{STORE}"
-EXTERNAL_SECRET = f"/apis/external-secrets.io/v1/namespaces/{PIPELINE}/externalsecrets/liftlock-secrets"
 DATABASE_PATH = f"/apis/postgresql.cnpg.io/v1/namespaces/{PIPELINE}/clusters/{DATABASE}"
 PROJECT_PATH = f"/apis/argoproj.io/v1alpha1/namespaces/{ARGOCD}/appprojects/{PROJECT}"
 
@@ -56,10 +56,15 @@ def application(name: str) -> str:
     return f"/apis/argoproj.io/v1alpha1/namespaces/{ARGOCD}/applications/{name}"
 
 
+def external_secret(name: str) -> str:
+    return f"/apis/external-secrets.io/v1/namespaces/{PIPELINE}/externalsecrets/{name}"
+
+
 def secrets() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
     """(namespace, name, keys)."""
     return (
-        (PIPELINE, "liftlock-secrets", ("LIFTLOCK_API_KEY", "signing.key")),
+        (PIPELINE, "liftlock-secrets", ("LIFTLOCK_API_KEY",)),
+        (PIPELINE, "liftlock-signing", ("signing.key",)),
         (PIPELINE, f"{DATABASE}-app", ("username", "password")),
         (MODELS, "vllm-api-key", ("api-key",)),
     )
@@ -78,7 +83,7 @@ def paths(wanted: Expected) -> tuple[str, ...]:
         *map(deployment, SERVERS),
         kueue("clusterqueues", CLUSTER_QUEUE), kueue("resourceflavors", FLAVOR),
         *(kueue("workloadpriorityclasses", name) for name in PRIORITIES),
-        *((STORE_PATH, EXTERNAL_SECRET) if wanted.secret_store else ()),
+        *((STORE_PATH, *map(external_secret, EXTERNAL)) if wanted.secret_store else ()),
         *((NAME_POLICY_PATH,) if wanted.google else ()),
         *((PROJECT_PATH, *map(application, APPLICATIONS)) if wanted.argocd else ()),
     )))  # fmt: skip

@@ -11,6 +11,7 @@ from serving.cluster_doctor.expected import (
     APPLICATIONS,
     ARGOCD,
     DATABASE,
+    EXTERNAL,
     GATEWAY,
     MODEL_NAME_POLICY,
     MODELS,
@@ -65,7 +66,7 @@ def _models() -> Iterator[Right]:
 
 def _pipeline(wanted: Expected) -> Iterator[Right]:
     yield from (Right("get", "", one, PIPELINE) for one in PIPELINE_CORE)
-    yield from (Right("get", "", "secrets", PIPELINE, name) for name in ("liftlock-secrets", f"{DATABASE}-app"))
+    yield from (Right("get", "", "secrets", PIPELINE, name) for name in (*EXTERNAL, f"{DATABASE}-app"))
     yield Right("get", "apps", "deployments", PIPELINE)
     yield Right("get", "postgresql.cnpg.io", "clusters", PIPELINE)
     yield Right("get", "kueue.x-k8s.io", "localqueues", PIPELINE)
