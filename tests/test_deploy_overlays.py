@@ -98,7 +98,11 @@ def test_references_between_objects_meet(overlay: str) -> None:
     """Accounts, claims, config maps and secrets that a pod or a binding names are there, or a controller makes them."""
     documents = rendered(DEPLOY / "overlays" / overlay)
     there = {(one["kind"], one["metadata"]["name"]) for one in documents}
-    there |= {("Secret", "liftlock-pg-app"), ("Secret", "liftlock-secrets"), ("Secret", "liftlock-signing")}  # CloudNativePG's, and of the store
+    there |= {
+        ("Secret", "liftlock-pg-app"),
+        ("Secret", "liftlock-secrets"),
+        ("Secret", "liftlock-signing"),
+    }  # CloudNativePG's, and of the store
     for _, pod in [*pod_templates(documents), *pod_templates([job()])]:
         assert set(_named(pod["spec"])) - there <= {
             ("ServiceAccount", "default"),
