@@ -1,7 +1,7 @@
 """Answers of one model, kept line by line as they come, so that a run that was cut off asks only what is left. Effect (a file).
 
-One file belongs to one model's bytes in one setting: whoever names the file sees to that. Greedy answers only; a sampled
-answer is not the answer to the next repeat.
+One file belongs to one model's bytes in one setting: whoever names the file sees to that. A sampled answer belongs to its
+repeat, whose seed it was drawn with.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evals.report import canonical
+from evals.suite import is_sampled
 
 
 class Request(Protocol):
@@ -23,7 +24,9 @@ class Request(Protocol):
 
 
 class Answers:
-    """What `file` holds; without one, what was answered since."""
+    """What `file` holds; without one, what was answered since. `repeat` is the one that is asked now."""
+
+    repeat = 0
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -31,13 +34,15 @@ class Answers:
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._known = dict(_read(file))
+            if self._known:
+                os.utime(file)  # it is in use, whoever removes old ones
 
     def __len__(self) -> int:
         return len(self._known)
 
     def add(self, kind: str, arguments: Sequence[Any], answer: Any) -> None:
-        key = _key(kind, arguments)
-        if key in self._known or _is_sampled(arguments):
+        key = _key(kind, arguments, self.repeat)
+        if key in self._known:
             return
         self._known[key] = answer
         if self._file is not None:
@@ -52,7 +57,7 @@ class Answers:
         self, kind: str, requests: Sequence[Request], ask: Callable[[list[Request]], Sequence[Any]]
     ) -> tuple[list[Any], int]:
         """Answers in the requests' order, asking only what is not known, and how many were known."""
-        known = [None if _is_sampled(r.args) else self._known.get(_key(kind, r.args)) for r in requests]
+        known = [self._known.get(_key(kind, r.args, self.repeat)) for r in requests]
         left = [request for request, answer in zip(requests, known, strict=True) if answer is None]
         fresh = list(ask(left)) if left else []
         for request, answer in zip(left, fresh, strict=True):
@@ -61,13 +66,14 @@ class Answers:
         return [next(rest) if answer is None else _as_asked(answer) for answer in known], len(requests) - len(left)
 
 
-def _key(kind: str, arguments: Sequence[Any]) -> str:
+def _key(kind: str, arguments: Sequence[Any], repeat: int) -> str:
     told = [argument if isinstance(argument, dict) else str(argument) for argument in arguments]
-    return hashlib.sha256(canonical([kind, told]).encode()).hexdigest()
+    asked = [kind, told, repeat] if _is_sampled(arguments) else [kind, told]
+    return hashlib.sha256(canonical(asked).encode()).hexdigest()
 
 
 def _is_sampled(arguments: Sequence[Any]) -> bool:
-    return any(isinstance(argument, dict) and argument.get("do_sample") for argument in arguments)
+    return any(isinstance(argument, dict) and is_sampled(argument) for argument in arguments)
 
 
 def _as_asked(answer: Any) -> Any:

@@ -6,19 +6,20 @@ where a file is named for it, so that a run that was cut off goes on where it wa
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from evals.gate_blocks import BlockPlan
-from evals.gate_policy import GateDecision
+from evals.cases import Cases, placed_cases
+from evals.gate_blocks import BlockPlan, plan_blocks
+from evals.gate_cases import cases_refuse
+from evals.gate_policy import GateDecision, GatePolicy
 from evals.lm_eval_runner import LmEval, LmEvalRun, Setting
-from evals.promptfoo_runner import cases_sha256, run_promptfoo
-from evals.report import EvalReport, Fingerprint, PromptCase, check, count_cases
+from evals.promptfoo_runner import cases_sha256
+from evals.report import EvalReport, Fingerprint, check, count_cases, joined
 from evals.suite import Suite
 
 StageProgress = Callable[[str, int, int], None]  # ("lm-eval" or "promptfoo", done, total)
@@ -53,7 +54,8 @@ def evaluate(side: Side, dataset: Path, where: Where, setting: Setting, progress
     with _lm_eval(side.suite, dataset, where, setting, "lm_eval") as lm_eval:
         asking = _Asking(side, lm_eval, where)
         asking.ask([item["id"] for item in lm_eval.items[: setting.limit]], lambda *told: progress("lm-eval", *told))
-    asking.ask_cases("promptfoo", progress)
+    ids = [case.id for case in placed_cases(side.suite)]
+    asking.ask_cases(ids, "promptfoo", lambda done: progress("promptfoo", done, len(ids)))
     return asking.report()
 
 
@@ -65,11 +67,13 @@ def evaluate_in_blocks(
     setting: Setting,
     plan: BlockPlan,
     judge: Judge,
+    policy: GatePolicy,
     progress: StageProgress,
 ) -> tuple[EvalReport, EvalReport]:
     """(candidate, baseline), of the plan's blocks up to the one at which `judge` decides, and the cases.
 
-    A candidate that the items reject is not asked the cases. Raises what LmEval, run_promptfoo and `judge` raise.
+    A candidate that the items reject is not asked the cases; they are asked block by block too, up to the one at which
+    `policy` cannot be met any more. Raises what LmEval, run_promptfoo and `judge` raise.
     """
     setting = replace(setting, block=len(plan.blocks[0]), seed=plan.seed)
     with ExitStack() as open_:
@@ -80,15 +84,15 @@ def evaluate_in_blocks(
         sides = [_Asking(side, suites[side.suite], where) for side in (candidate, baseline)]
         verdict = _ask_blocks(sides, plan, judge, progress)
     if verdict != "rejected":
-        for name, side in zip(("candidate", "baseline"), sides, strict=True):
-            side.ask_cases(f"promptfoo_{name}", progress)
+        _ask_case_blocks(sides, plan, policy, progress)
     return sides[0].report(), sides[1].report()
 
 
 def ask_twice(
     side: Side, dataset: Path, where: Where, setting: Setting, plan: BlockPlan, progress: StageProgress
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Scores by item id of two runs of one model: at once, and in the plan's blocks, so that the batches are other ones.
+    """Scores by item id of two runs of one model: at once, and in the plan's blocks, so that the batches are other ones. Where
+    the task samples, the second run draws with another seed.
 
     Nothing is taken from a file of answers, and the cases are not asked.
     """
@@ -97,22 +101,38 @@ def ask_twice(
         with _lm_eval(side.suite, dataset, where, setting, f"lm_eval_{number}") as lm_eval:
             asking, done = _Asking(side, lm_eval, where), number * plan.items
             for block in blocks:
-                asking.ask(block, partial(_tell, progress, done, 2 * plan.items))
+                asking.ask_once(block, partial(_tell, progress, done, 2 * plan.items), repeat=number)
                 done += len(block)
         runs.append({item.id: item.score for item in asking.report().items})
     return runs[0], runs[1]
 
 
 def _ask_blocks(sides: Sequence[_Asking], plan: BlockPlan, judge: Judge, progress: StageProgress) -> str:
-    done, total = 0, len(sides) * plan.items
+    repeats = sides[0].lm_eval.repeats
+    done, total = 0, len(sides) * plan.items * repeats
     for block in plan.blocks:
         for side in sides:
             side.ask(block, partial(_tell, progress, done, total))
-            done += len(block)
+            done += len(block) * repeats
         decision = judge(sides[0].report(), sides[1].report())
         if decision.finished:
             break
     return decision.verdict
+
+
+def _ask_case_blocks(sides: Sequence[_Asking], plan: BlockPlan, policy: GatePolicy, progress: StageProgress) -> None:
+    cases = placed_cases(sides[0].side.suite)
+    done, total = 0, len(sides) * len(cases)
+    for number, block in enumerate(plan_blocks(cases, len(plan.blocks[0]), plan.seed).blocks):
+        for name, side in zip(("candidate", "baseline"), sides, strict=True):
+
+            def told(count: int, before: int = done) -> None:
+                progress("promptfoo", before + count, total)
+
+            side.ask_cases(block, f"promptfoo_{name}_{number}", told)
+            done += len(block)
+        if cases_refuse(sides[0].report(), sides[1].report(), policy, len(cases)):
+            break
 
 
 def _tell(progress: StageProgress, before: int, total: int, done: int, _: int) -> None:
@@ -139,48 +159,46 @@ class _Asking:
     lm_eval: LmEval
     where: Where
     runs: list[LmEvalRun] = field(default_factory=list)
-    cases: tuple[PromptCase, ...] = ()
-    versions: tuple[tuple[str, str], ...] = ()
+    cases: Cases = field(init=False)
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        kept, where = self.side.answers and self.side.answers.with_suffix(".cases.json"), self.where
+        self.cases = Cases(self.side.suite, self.side.model, where.promptfoo, where.base_url, kept)
+
     def ask(self, ids: Sequence[str], progress: Callable[[int, int], None]) -> None:
+        """As often as the setting says; what is told counts the repeats."""
+        repeats = self.lm_eval.repeats
+        for repeat in range(repeats):
+
+            def told(done: int, total: int, before: int = repeat * len(ids)) -> None:
+                progress(before + done, repeats * total)
+
+            self.ask_once(ids, told, repeat)
+
+    def ask_once(self, ids: Sequence[str], progress: Callable[[int, int], None], repeat: int) -> None:
         began = time.monotonic()
-        self.runs.append(self.lm_eval.ask(self.side.model, ids, answers=self.side.answers, progress=progress))
+        answers = self.side.answers
+        self.runs.append(self.lm_eval.ask(self.side.model, ids, answers=answers, repeat=repeat, progress=progress))
         self.seconds += time.monotonic() - began
 
-    def ask_cases(self, folder: str, progress: StageProgress) -> None:
-        suite, began = self.side.suite, time.monotonic()
-        if suite.promptfoo_yaml is None:
+    def ask_cases(self, ids: Sequence[str], folder: str, progress: Callable[[int], None]) -> None:
+        if not ids:
             return
-        kept = self.side.answers and self.side.answers.with_suffix(".cases.json")
-        if kept and kept.exists():
-            found = json.loads(kept.read_text(encoding="utf-8"))
-            self.cases, version = tuple(PromptCase(**case) for case in found["cases"]), found["version"]
-        else:
-            self.cases, _, version = run_promptfoo(
-                suite.promptfoo_yaml,
-                promptfoo=self.where.promptfoo,
-                base_url=self.where.base_url,
-                model=self.side.model,
-                prompt=suite.prompt,
-                workdir=self.where.workdir / folder,
-                progress=lambda done, total: progress("promptfoo", done, total),
-            )
-            if kept and not any(case.errored for case in self.cases):
-                _write(kept, json.dumps({"version": version, "cases": [asdict(case) for case in self.cases]}))
-        self.versions = (("promptfoo", version),)
+        began = time.monotonic()
+        self.cases.ask(ids, self.where.workdir / folder, progress)
         self.seconds += time.monotonic() - began
 
     def report(self) -> EvalReport:
-        items = tuple(item for run in self.runs for item in run.items)
+        items, cases = joined(run.items for run in self.runs), self.cases.in_order()
         found = EvalReport(
             fingerprint=_fingerprint(self.runs[0], self.side),
             metrics=_joined(self.runs),
             items=items,
-            cases=self.cases,
-            assertions=count_cases(self.cases),
+            cases=cases,
+            assertions=count_cases(cases),
             n=len(items),
-            tool_versions=(*self.runs[0].tool_versions, *self.versions),
+            tool_versions=(*self.runs[0].tool_versions, *((("promptfoo", self.cases.version),) if cases else ())),
             seconds=self.seconds,
         )
         check(found)
@@ -195,12 +213,6 @@ def _joined(runs: Sequence[LmEvalRun]) -> tuple[tuple[str, float], ...]:
     return tuple(
         (name, sum(dict(run.metrics)[name] * len(run.items) for run in runs) / total) for name, _ in runs[0].metrics
     )
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _fingerprint(run: LmEvalRun, side: Side) -> Fingerprint:

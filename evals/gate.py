@@ -8,6 +8,7 @@ it can be asked again after every block, with the reports of the blocks so far.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -17,16 +18,14 @@ from evals.gate_cases import Judged, case_flips_of, errored_cases, judge_case_ra
 from evals.gate_items import Judgement, Pair, combined, judge_pairs
 from evals.gate_policy import SEVERITY, Flips, GateDecision, GatePolicy, Look, RuleResult, SliceRule, Verdict
 from evals.gate_rules import Rule, fewest_units
-from evals.gate_text import rule_sentence, too_small_sentence
-from evals.report import EvalReport, ReportInvalid, check
+from evals.gate_text import failing_sentences, rule_sentence, too_small_sentence
+from evals.report import EvalReport, ItemResult, ReportInvalid, check
 from evals.suite import SuiteInvalid
 
 __all__ = [
     "Flips", "GateDecision", "GatePolicy", "Look", "RuleResult", "SliceRule", "Verdict", "decide", "plan_of",
     "plan_of_suite", "rules_of",
 ]  # fmt: skip
-
-Slices = tuple[tuple[str, str], ...]
 
 ROUNDING = 1e-9  # lm-eval's aggregate and the mean of its samples differ by the order of additions only
 
@@ -69,13 +68,14 @@ def decide(
         *errored_cases(baseline, f"the baseline {_named(baseline, baseline_version)}"),
     )
     verdict, reasons = _combine(judged, doubts)
+    failing = _always_failing(candidate)
     return GateDecision(
         verdict=verdict,
         rules=tuple(rule for rule, _ in judged),
         items_used=len(found.used),
         items_available=available,
         items_needed=items_needed(found),
-        reasons=reasons,
+        reasons=(*reasons, *failing_sentences(failing)),
         candidate=candidate.fingerprint.model,
         baseline=baseline.fingerprint.model,
         baseline_version=baseline_version,
@@ -86,7 +86,7 @@ def decide(
         finished=found.finished,
         item_flips=item_flips(found.used),
         case_flips=case_flips,
-        always_failing=(),
+        always_failing=failing,
     )
 
 
@@ -104,7 +104,7 @@ def rules_of(policy: GatePolicy) -> tuple[Rule, ...]:
 
 def plan_of(report: EvalReport, policy: GatePolicy) -> BlockPlan:
     """The order of a whole suite's items; it does not depend on their scores."""
-    return _planned([(item.id, item.slices) for item in report.items], policy)
+    return _planned([Placed(item.id, _cluster(item, policy), item.slices) for item in report.items], policy)
 
 
 def plan_of_suite(items: Sequence[Mapping[str, Any]], columns: Sequence[str], policy: GatePolicy) -> BlockPlan:
@@ -112,11 +112,15 @@ def plan_of_suite(items: Sequence[Mapping[str, Any]], columns: Sequence[str], po
 
     Raises SuiteInvalid where an item lacks one, or where the suite is too small for a rule ever to pass.
     """
-    sliced = [(str(item["id"]), tuple((column, _field(item, column)) for column in columns)) for item in items]
-    plan = _planned(sliced, policy)
+    clusters = [_field(item, policy.cluster) if policy.cluster else str(item["id"]) for item in items]
+    placed = [
+        Placed(str(item["id"]), cluster, tuple((column, _field(item, column)) for column in columns))
+        for item, cluster in zip(items, clusters, strict=True)
+    ]
+    plan = _planned(placed, policy)
     rules = rules_of(policy)
     for rule in rules:
-        units = {_cluster(name, slices, policy) for name, slices in sliced if rule.slice in (None, *slices)}
+        units = {item.cluster for item in placed if rule.slice in (None, *item.slices)}
         fewest = fewest_units(rule, policy.alpha / len(rules))
         if len(units) < fewest:
             raise SuiteInvalid(too_small_sentence(rule, len(units), fewest))
@@ -125,20 +129,16 @@ def plan_of_suite(items: Sequence[Mapping[str, Any]], columns: Sequence[str], po
 
 def _field(item: Mapping[str, Any], column: str) -> str:
     if column not in item:
-        raise SuiteInvalid(f"the item {item['id']!r} lacks the column {column!r} that the task's slices name; add it")
+        raise SuiteInvalid(
+            f"the item {item['id']!r} lacks the column {column!r} that the task's slices or gate.cluster name; add it"
+        )
     return str(item[column])
 
 
-def _planned(items: Sequence[tuple[str, Slices]], policy: GatePolicy) -> BlockPlan:
+def _planned(items: Sequence[Placed], policy: GatePolicy) -> BlockPlan:
     """Clusters are no slices to be kept in proportion: each is in one block."""
-    return plan_blocks(
-        [
-            Placed(name, _cluster(name, slices, policy), tuple(pair for pair in slices if pair[0] != policy.cluster))
-            for name, slices in items
-        ],
-        policy.block,
-        policy.seed,
-    )
+    kept = [replace(item, slices=tuple(pair for pair in item.slices if pair[0] != policy.cluster)) for item in items]
+    return plan_blocks(kept, policy.block, policy.seed)
 
 
 def items_needed(found: Judgement) -> int | None:
@@ -178,19 +178,25 @@ def _check_metric(report: EvalReport, metric: str) -> None:
 def _pairs(candidate: EvalReport, baseline: EvalReport, policy: GatePolicy) -> tuple[Pair, ...]:
     before = {item.id: item.score for item in baseline.items}
     return tuple(
-        Pair(item.id, item.score, before[item.id], _cluster(item.id, item.slices, policy), item.slices)
-        for item in candidate.items
+        Pair(item.id, item.score, before[item.id], _cluster(item, policy), item.slices) for item in candidate.items
     )
 
 
-def _cluster(name: str, slices: Slices, policy: GatePolicy) -> str:
+def _cluster(item: ItemResult, policy: GatePolicy) -> str:
+    """The one that was read with the item; one of its slices may be it, too."""
     if not policy.cluster:
-        return name
-    found = dict(slices)
-    if policy.cluster not in found:
-        have = ", ".join(found) or "none"
-        raise ReportInvalid(f"item {name!r} lacks the column {policy.cluster!r} that names its cluster; it has {have}")
-    return found[policy.cluster]
+        return item.id
+    found = item.cluster or dict(item.slices).get(policy.cluster, "")
+    if not found:
+        raise ReportInvalid(
+            f"item {item.id!r} lacks the column {policy.cluster!r} that names its cluster; add it, and evaluate again"
+        )
+    return found
+
+
+def _always_failing(report: EvalReport) -> tuple[str, ...]:
+    """Items that were asked more than once and never got a point."""
+    return tuple(item.id for item in report.items if item.scores and not any(item.scores))
 
 
 def _too_few(pairs: Sequence[Pair], available: int, policy: GatePolicy) -> list[str]:

@@ -39,6 +39,15 @@ def judge_regressions(flips: Flips, candidate: EvalReport, policy: GatePolicy) -
     ]
 
 
+def cases_refuse(candidate: EvalReport, baseline: EvalReport, policy: GatePolicy, total: int) -> bool:
+    """Whether the cases so far reject the candidate, however the rest of `total` turn out."""
+    counts = candidate.assertions
+    judged = total - counts.errored
+    best = 1 - counts.failed / judged if judged else 1.0
+    newly = len(case_flips_of(candidate, baseline).newly_failing)
+    return best < policy.min_case_pass_rate or newly > policy.max_newly_failing_cases
+
+
 def errored_cases(report: EvalReport, side: str) -> list[str]:
     errored = [case for case in report.cases if case.errored]
     if not errored:

@@ -11,11 +11,9 @@ from evals.gate_blocks import Placed, plan_blocks
 from evals.gate_items import Judgement, Pair, judge_pairs
 from evals.gate_policy import EXIT_CODES, SEVERITY, Flips, GateDecision, RuleResult, Verdict
 from evals.gate_rules import fewest_units
-from evals.gate_text import rule_sentence, too_small_sentence
+from evals.gate_text import failing_sentences, rule_sentence, too_small_sentence
 from evals.gated import GatedChange, GatedSuite, ItemDiff
 from evals.results_files import Results, ResultsInvalid, Scored, numbers_by_id
-
-MOST_NAMED = 10
 
 
 class SuiteTooSmall(Exception):
@@ -55,7 +53,7 @@ def compare(baseline: Results, candidate: Results, policy: GatePolicy) -> Compar
         items_used=len(found.used),
         items_total=len(pairs),
         items_needed=items_needed(found),
-        reasons=(*_reasons(found, policy, str(baseline.path)), *_always(failing)),
+        reasons=(*_reasons(found, policy, str(baseline.path)), *failing_sentences(failing)),
         rules=found.results,
         always_failing=failing,
         seed=plan.seed if plan else None,
@@ -149,10 +147,3 @@ def _check_size(pairs: tuple[Pair, ...], policy: GatePolicy) -> None:
 def _reasons(found: Judgement, policy: GatePolicy, baseline: str) -> tuple[str, ...]:
     ordered = sorted(found.results, key=lambda result: SEVERITY.index(result.verdict))
     return tuple(rule_sentence(result, found.used, policy, baseline) for result in ordered)
-
-
-def _always(failing: tuple[str, ...]) -> tuple[str, ...]:
-    if not failing:
-        return ()
-    more = f" and {len(failing) - MOST_NAMED} more" if len(failing) > MOST_NAMED else ""
-    return (f"{len(failing)} items failed in every repeat: {', '.join(failing[:MOST_NAMED])}{more}.",)

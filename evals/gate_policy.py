@@ -37,7 +37,7 @@ class GatePolicy:
     floor: the lower bound of the candidate's own mean lies above it; 0 is no floor.
     alpha: the highest chance that a candidate passes which breaks a rule. The rules share it (Holm).
     block: items between two looks; 0 looks once, at all items. seed: of the random order of the blocks.
-    cluster: the slice column whose items belong together, such as a document; "" where items are independent.
+    cluster: the field whose items belong together, such as a document; "" where items are independent.
     min_case_pass_rate: of promptfoo's cases; 0 needs no cases. max_newly_failing_cases: cases that the baseline passed.
     """
 

@@ -9,6 +9,8 @@ from evals.gate_items import Pair
 from evals.gate_policy import GatePolicy, RuleResult
 from evals.gate_rules import Rule
 
+MOST_NAMED = 10  # items of one sentence
+
 
 def rule_sentence(result: RuleResult, used: Sequence[Pair], policy: GatePolicy, baseline: str) -> str:
     """`used` are the pairs that the verdict rests on."""
@@ -53,6 +55,14 @@ def _advice(result: RuleResult) -> str:
     if result.items_needed is None:
         return "; the estimate is too near to what is required for any number of items"
     return f"; about {result.items_needed} items in all would decide if the estimate stayed"
+
+
+def failing_sentences(failing: Sequence[str]) -> tuple[str, ...]:
+    """One, where items failed in every repeat."""
+    if not failing:
+        return ()
+    more = f" and {len(failing) - MOST_NAMED} more" if len(failing) > MOST_NAMED else ""
+    return (f"{len(failing)} items failed in every repeat: {', '.join(failing[:MOST_NAMED])}{more}.",)
 
 
 def too_small_sentence(rule: Rule, units: int, fewest: int) -> str:

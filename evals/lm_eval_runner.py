@@ -18,7 +18,7 @@ from evals.child import Finished, Progress, StandingChild
 from evals.endpoint import Served, probe, probe_completion, probe_logprobs
 from evals.prompt import Prompt
 from evals.report import ItemResult, canonical
-from evals.suite import SuiteInvalid, Task, file_sha256, load_items, resolve_task
+from evals.suite import SuiteInvalid, Task, check_repeats, file_sha256, load_items, resolve_task
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,7 +59,8 @@ class LmEvalRun:
 class Setting:
     """How items are asked. Scores move with batch composition, so all of it belongs to the fingerprint.
 
-    `block` and `seed` are of the plan by which items are asked in blocks, None where they are asked at once.
+    `block` and `seed` are of the plan by which items are asked in blocks, None where they are asked at once. `repeats` is how
+    often each item is asked, for tasks that sample; `cluster` is the items' field that says which belong together.
     """
 
     metric: str = "exact_match,none"
@@ -68,10 +69,19 @@ class Setting:
     limit: int | None = None
     block: int | None = None
     seed: int | None = None
+    repeats: int = 1
+    cluster: str = ""
 
     def sampling(self, task: Task) -> str:
         blocks = {} if self.block is None else {"block": self.block, "seed": self.seed}
-        settings = {"num_concurrent": self.num_concurrent, "batch_size": self.batch_size, "limit": self.limit, **blocks}
+        repeats = {} if self.repeats == 1 else {"repeats": self.repeats}
+        settings = {
+            "num_concurrent": self.num_concurrent,
+            "batch_size": self.batch_size,
+            "limit": self.limit,
+            **blocks,
+            **repeats,
+        }
         return canonical({"generation_kwargs": task.config.get("generation_kwargs"), **settings})
 
 
@@ -98,6 +108,7 @@ class LmEval:
         self.task = resolve_task(task_yaml, dataset, prompt)
         if not (tokenizer / "tokenizer.json").is_file():
             raise SuiteInvalid(f"{tokenizer} has no tokenizer.json; give the folder of the served model's checkpoint")
+        check_repeats(self.task, setting.repeats)
         self._dataset, self._prompt, self._tokenizer = dataset, prompt, tokenizer
         self._base_url, self._setting, self._timeout_s = base_url, setting, timeout_s
         self._workdir = workdir.resolve()
@@ -105,8 +116,16 @@ class LmEval:
         self._served: dict[str, Served] = {}
         self._child: StandingChild | None = None
 
-    def ask(self, model: str, ids: Sequence[str], *, answers: Path | None = None, progress: Progress) -> LmEvalRun:
+    @property
+    def repeats(self) -> int:
+        return self._setting.repeats
+
+    def ask(
+        self, model: str, ids: Sequence[str], *, answers: Path | None = None, repeat: int = 0, progress: Progress
+    ) -> LmEvalRun:
         """Ask `model` the items `ids` once. `answers` is the file in which its answers are kept and looked for first.
+
+        A sampled answer is drawn with the seed of its `repeat`.
 
         Raises EndpointUnreachable, ModelNotServed, CompletionRefused, SuiteInvalid or LmEvalFailed.
         """
@@ -116,7 +135,7 @@ class LmEval:
             raise ValueError("no items to ask")
         result = self._workdir / "result.json"
         kept = None if answers is None else str(answers.resolve())
-        request = {"model": model, "answers": kept, "samples": places, "result": str(result)}
+        request = {"model": model, "answers": kept, "samples": places, "result": str(result), "repeat": repeat}
         child = self._started()
         for leftover in (result, result.with_suffix(".error")):
             leftover.unlink(missing_ok=True)
@@ -172,6 +191,7 @@ class LmEval:
             "task": self.task.name,
             "task_folder": str(task_folder),
             "slices": self.task.slices,
+            "cluster": self._setting.cluster,
             "dataset": str(self._dataset.resolve()),
             "system": self._prompt.system,
             "user": self._prompt.user,
@@ -213,4 +233,4 @@ class LmEval:
 
 def _item(found: dict[str, Any]) -> ItemResult:
     slices = tuple((column, value) for column, value in found["slices"])
-    return ItemResult(found["id"], found["score"], found["answer"], found["target"], slices)
+    return ItemResult(found["id"], found["score"], found["answer"], found["target"], slices, found["cluster"])

@@ -26,7 +26,7 @@ from evals.child import DONE, PROGRESS
 from evals.prompt import Prompt, messages
 from evals.suite import load_items
 
-SEED = 1234  # sent with every request; greedy decoding does not use it
+SEED = 1234  # sent with every request, plus the number of the repeat; greedy decoding does not use it
 NEVER_TRUNCATE = 1_000_000  # lm-eval cuts long prompts silently; the engine refuses them with its reason
 
 Say = Callable[[str], None]
@@ -81,8 +81,9 @@ class Asking:
         return TaskManager(include_path=self.job["task_folder"], include_defaults=False).load([self.job["task"]])
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """`request` names the model, the file of its answers (or None) and the places of the items in the data set."""
+        """`request` names the model, the file of its answers (or None), the places of the items in the data set and the repeat."""
         model = self._model(request["model"], request["answers"])
+        model.repeat(request["repeat"])
         return {
             **_evaluate(self.job, self._tasks, model, sorted(request["samples"])),
             "template_sha256": hashlib.sha256(model.chat_template(True).encode()).hexdigest(),
@@ -106,6 +107,9 @@ def _model(job: Mapping[str, Any], answers: Answers, say: Say) -> Any:
         say(f"{PROGRESS} {count}")
 
     class RememberingCompletions(LocalCompletionsAPI):  # type: ignore[misc]
+        def repeat(self, number: int) -> None:
+            self._seed, answers.repeat = SEED + number, number
+
         async def amodel_call(self, session: Any, sem: Any, messages: Any, **rest: Any) -> Any:
             found = await super().amodel_call(session, sem, messages, **rest)
             tell(len(messages))
@@ -161,11 +165,11 @@ def _evaluate(job: Mapping[str, Any], tasks: Any, model: Any, samples: list[int]
     return {
         # bootstrap_iters=0 makes every stderr the text "N/A"; values can be numpy floats, which JSON refuses
         "metrics": {key: float(value) for key, value in results.items() if "," in key and not isinstance(value, str)},
-        "items": [_item(sample, metric, job["slices"]) for sample in kept],
+        "items": [_item(sample, metric, job["slices"], job["cluster"]) for sample in kept],
     }
 
 
-def _item(sample: Mapping[str, Any], metric: str, slices: list[str]) -> dict[str, Any]:
+def _item(sample: Mapping[str, Any], metric: str, slices: list[str], cluster: str) -> dict[str, Any]:
     answer, doc = sample["filtered_resps"][0], sample["doc"]
     return {
         "id": doc["id"],
@@ -173,6 +177,7 @@ def _item(sample: Mapping[str, Any], metric: str, slices: list[str]) -> dict[str
         "answer": answer if isinstance(answer, str) else json.dumps(answer),
         "target": str(sample["target"]),
         "slices": [[column, str(doc[column])] for column in slices],
+        "cluster": str(doc[cluster]) if cluster else "",
     }
 
 

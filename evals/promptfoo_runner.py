@@ -67,6 +67,12 @@ def cases_sha256(config: Path, prompt: Prompt) -> str:
     return hashlib.sha256(canonical(resolved).encode()).hexdigest()
 
 
+def list_cases(config: Path, prompt: Prompt) -> tuple[tuple[str, str], ...]:
+    """(id, group) of each case, in the file's order. Raises SuiteInvalid, PromptInvalid."""
+    tests = _resolve(config, prompt, base_url="", model="")["tests"]
+    return tuple((str(test["metadata"]["id"]), str(test["metadata"].get("group", ""))) for test in tests)
+
+
 def run_promptfoo(
     config: Path,
     *,
@@ -77,13 +83,17 @@ def run_promptfoo(
     workdir: Path,
     timeout_s: float = 900.0,
     progress: Progress,
+    only: Sequence[str] | None = None,
 ) -> tuple[tuple[PromptCase, ...], AssertionCounts, str]:
-    """Cases in the file's order, their counts, and promptfoo's version. `promptfoo` is the program's path.
+    """Cases in the file's order, their counts, and promptfoo's version. `promptfoo` is the program's path, `only` are the ids
+    to ask; None asks all.
 
     Raises EndpointUnreachable, ModelNotServed, SuiteInvalid, PromptInvalid or PromptfooFailed.
     """
     served = probe(base_url, model)
     resolved = _resolve(config, prompt, served.base_url, model)
+    if only is not None:
+        resolved["tests"] = [test for test in resolved["tests"] if test["metadata"]["id"] in only]
     if not promptfoo.is_file():
         raise PromptfooFailed(f"{promptfoo} is missing; install it with npm ci from evals/promptfoo/package-lock.json")
     workdir = workdir.resolve()

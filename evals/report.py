@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 FORMAT = 1
+LATER = ("cluster", "scores")
 
 
 class ReportInvalid(Exception):
@@ -26,13 +27,19 @@ class ReportInvalid(Exception):
 
 @dataclass(frozen=True)
 class ItemResult:
-    """One item of the dataset. `score` is of the metric that the gate reads; `slices` are (column, value) pairs."""
+    """One item of the dataset. `score` is of the metric that the gate reads; `slices` are (column, value) pairs.
+
+    `cluster` names what it belongs to, such as a document; "" where items are independent. `scores` has one for each time that
+    it was asked, where that is more than once: then `score` is their mean, and `answer` the first.
+    """
 
     id: str
     score: float
     answer: str
     target: str
     slices: tuple[tuple[str, str], ...] = ()
+    cluster: str = ""
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,13 @@ class EvalReport:
 
     @property
     def sha256(self) -> str:
-        """Of what was found, not of how long it took: the canonical JSON without `seconds`."""
+        """Of what was found, not of how long it took: the canonical JSON without `seconds`, and without an item's fields
+        that say nothing, which older reports lack.
+        """
         content = {key: value for key, value in asdict(self).items() if key != "seconds"}
+        content["items"] = [
+            {key: value for key, value in item.items() if key not in LATER or value} for item in content["items"]
+        ]
         return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
@@ -150,13 +162,27 @@ def check(report: EvalReport) -> None:
         raise ReportInvalid(f"the report of {name} has no items (n = 0): evaluate again on a dataset with items")
     _check_ids(name, "item", [item.id for item in report.items])
     _check_ids(name, "case", [case.id for case in report.cases])
-    for key, value in [*report.metrics, *((f"the score of item {item.id}", item.score) for item in report.items)]:
+    scores = [(f"the score of item {item.id}", one) for item in report.items for one in (item.score, *item.scores)]
+    for key, value in [*report.metrics, *scores]:
         if not math.isfinite(value):
             raise ReportInvalid(f"the report of {name}: {key} is {value}, not a finite number: evaluate again")
     if report.n != len(report.items):
         raise ReportInvalid(f"the report of {name} says n = {report.n} and holds {len(report.items)} items")
     if report.assertions != count_cases(report.cases):
         raise ReportInvalid(f"the report of {name} counts {report.assertions}; its cases {count_cases(report.cases)}")
+
+
+def joined(runs: Iterable[Sequence[ItemResult]]) -> tuple[ItemResult, ...]:
+    """The items of all runs, in the order in which they first came; one that came again is a repeat."""
+    found: dict[str, list[ItemResult]] = {}
+    for item in (item for run in runs for item in run):
+        found.setdefault(item.id, []).append(item)
+    return tuple(_repeated(times) if len(times) > 1 else times[0] for times in found.values())
+
+
+def _repeated(times: Sequence[ItemResult]) -> ItemResult:
+    scores = tuple(one.score for one in times)
+    return replace(times[0], score=fmean(scores), scores=scores)
 
 
 def restricted(report: EvalReport, ids: Sequence[str], metric: str) -> EvalReport:

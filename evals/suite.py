@@ -96,6 +96,8 @@ def resolve_task(task_yaml: Path, dataset: Path, prompt: Prompt) -> Task:
             raise SuiteInvalid(f"{task_yaml} has {key}; the prompt is written in prompt.yaml only")
     if config.get("num_fewshot", 0) != 0:
         raise SuiteInvalid(f"{task_yaml} has num_fewshot {config['num_fewshot']}; examples are not rendered: write 0")
+    if config.get("repeats", 1) != 1:
+        raise SuiteInvalid(f"{task_yaml} has repeats {config['repeats']}; how often an item is asked is gate.repeats")
     metadata = config.get("metadata") or {}
     own = {**config, "doc_to_text": prompt.user, "num_fewshot": 0}
     data_files = {str(config["test_split"]): str(dataset.resolve())}
@@ -106,6 +108,20 @@ def resolve_task(task_yaml: Path, dataset: Path, prompt: Prompt) -> Task:
         config={**own, "dataset_path": "json", "dataset_kwargs": {"data_files": data_files}},
         sha256=hashlib.sha256(canonical({**own, "dataset_kwargs": None}).encode()).hexdigest(),
     )
+
+
+def is_sampled(settings: Mapping[str, Any]) -> bool:
+    """Whether generation settings draw answers: the temperature is what the endpoint gets."""
+    return bool(settings.get("do_sample")) or float(settings.get("temperature") or 0) > 0
+
+
+def check_repeats(task: Task, repeats: int) -> None:
+    """Raises SuiteInvalid where a task without sampling would be asked the same again."""
+    if repeats > 1 and not is_sampled(task.config.get("generation_kwargs") or {}):
+        raise SuiteInvalid(
+            f"the task {task.name} answers greedily and gate.repeats is {repeats}: all answers would be the same; give "
+            "generation_kwargs a temperature above 0, or leave gate.repeats out"
+        )
 
 
 def file_sha256(path: Path) -> str:

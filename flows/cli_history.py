@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.cli_promotion import PANEL, AsJson, Name, connected
 
@@ -36,7 +36,8 @@ def history(name: Name, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(line) for line in found], indent=2))
         return
-    table = Table("line", "at", "alias", "what", "from", "to", "by", "reason", box=None, pad_edge=False)
+    whole = (Column(name, no_wrap=True) for name in ("line", "at", "alias", "what", "from", "to", "by"))
+    table = Table(*whole, Column("reason", overflow="fold"), box=None, pad_edge=False)  # the reason alone is broken
     for line in found:
         versions = (line.from_version or "none", line.to_version or "none")
         table.add_row(str(line.id), line.at[:19], line.alias, line.kind, *versions, line.actor, line.reason)

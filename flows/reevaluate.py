@@ -66,5 +66,6 @@ def _report(spec: Release, champion: ChampionReport, items: Path, where: Endpoin
     question = Question(
         suite=spec.name, task=gate.task, cases=gate.cases, prompt=load_prompt(gate.prompt), dataset=items,
         metric=gate.metric, base_model=spec.base_model, model=champion.engine_model, model_sha256=None,
+        cluster=gate.cluster, repeats=gate.repeats,
     )  # fmt: skip
     return ask(question, where, "champion")[0]

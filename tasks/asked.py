@@ -16,12 +16,14 @@ from rich.console import Console
 from evals.endpoint import Served, probe
 from evals.evaluate import Judge, Side, Where, evaluate, evaluate_in_blocks
 from evals.gate_blocks import BlockPlan
+from evals.gate_policy import GatePolicy
 from evals.lm_eval_runner import Setting
 from evals.prompt import Prompt
 from evals.promptfoo_runner import cases_sha256
 from evals.report import EvalReport, from_json, to_json
 from evals.suite import Suite, file_sha256, resolve_task
 from tasks.base_model import resolve_base
+from tasks.kept import collect, used
 from tasks.progress import Progress
 from tasks.settings import Settings
 from tasks.stack.addresses import StackDown
@@ -71,13 +73,15 @@ class Question:
     base_model: str
     model: str | None
     model_sha256: str | None
+    cluster: str = ""
+    repeats: int = 1
 
 
 def ask(question: Question, where: Endpoint, what: str) -> tuple[EvalReport, bool]:
     """The report, and whether it was kept from before. Raises what evals.evaluate.evaluate raises."""
     side, key = _side(question, where)
     file = where.state / "reports" / f"{key}.json"
-    if question.model_sha256 and file.exists():
+    if question.model_sha256 and used(file):
         return from_json(file.read_text(encoding="utf-8")), True
     with Progress(where.console, what) as progress:
         report = evaluate(
@@ -87,15 +91,18 @@ def ask(question: Question, where: Endpoint, what: str) -> tuple[EvalReport, boo
             _setting(question),
             lambda tool, done, total: progress.update(done, total, tool),
         )
-    if question.model_sha256:
+    if question.model_sha256 and not report.assertions.errored:
         write_whole(file, to_json(report))
+    collect(where.state)
     return report, False
 
 
 def ask_in_blocks(
-    ours: Question, theirs: Question, where: Endpoint, plan: BlockPlan, judge: Judge
+    ours: Question, theirs: Question, where: Endpoint, plan: BlockPlan, judge: Judge, policy: GatePolicy
 ) -> tuple[EvalReport, EvalReport, bool]:
-    """(candidate, baseline, whether the baseline had been asked before), of the plan's blocks until `judge` decides."""
+    """(candidate, baseline, whether the baseline had been asked before), of the plan's blocks until `judge` decides, and the
+    cases until `policy` cannot be met any more.
+    """
     candidate, key = _side(ours, where, (plan.seed, *map(len, plan.blocks)))
     baseline, _ = _side(theirs, where, (plan.seed, *map(len, plan.blocks)))
     reused = baseline.answers is not None and baseline.answers.exists()
@@ -108,8 +115,10 @@ def ask_in_blocks(
             _setting(ours),
             plan,
             judge,
+            policy,
             lambda tool, done, total: progress.update(done, total, tool),
         )
+    collect(where.state)
     return (*both, reused)
 
 
@@ -129,7 +138,7 @@ def _where(question: Question, where: Endpoint, key: str) -> Where:
 
 
 def _setting(question: Question) -> Setting:
-    return Setting(metric=question.metric, num_concurrent=CONCURRENCY)
+    return Setting(question.metric, num_concurrent=CONCURRENCY, repeats=question.repeats, cluster=question.cluster)
 
 
 def promptfoo_of(settings: Settings) -> Path:
@@ -145,4 +154,5 @@ def _key(question: Question, served: Served, tokenizer: Path, blocks: tuple[int,
         resolve_task(question.task, question.dataset, question.prompt).sha256, question.prompt.sha256,
         file_sha256(question.dataset), cases_sha256(question.cases, question.prompt) if question.cases else "none",
         question.metric, CONCURRENCY, [version(name) for name in ("lm_eval", "transformers")], blocks,
+        *((question.cluster, question.repeats) if question.cluster or question.repeats > 1 else ()),
     )[:32]  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.prompt import Prompt, PromptInvalid, load_prompt, messages
+from evals.suite import check_repeats, resolve_task
 from tasks.artifacts import Dataset, Split
 from tasks.spec import Release
 from tasks.stage import digest_of, stage
@@ -64,13 +65,15 @@ def _filled(value: object) -> bool:
 
 
 def read_dataset(spec: Release) -> Dataset:
-    """Check every file before anything expensive runs. Raises DatasetRefused, PromptInvalid."""
+    """Check every file before anything expensive runs. Raises DatasetRefused, PromptInvalid, SuiteInvalid."""
     answer, prompt = spec.dataset.answer, load_prompt(spec.gate.prompt)
+    if spec.gate.repeats > 1:
+        check_repeats(resolve_task(spec.gate.task, spec.dataset.test, prompt), spec.gate.repeats)
     asked: dict[str, dict[str, str]] = {}
     splits: list[Split] = []
     for name, path, required in (
         ("train", spec.dataset.train, ("id", answer)),
-        ("test", spec.dataset.test, ("id", answer, *spec.dataset.slices)),
+        ("test", spec.dataset.test, ("id", answer, *spec.dataset.slices, *filter(None, [spec.gate.cluster]))),
         ("replay", spec.dataset.replay, ("id", "user", "answer")),
     ):
         if path is None:

@@ -24,6 +24,7 @@ from tasks.artifacts import Adapter, Dataset, EvalPair, GatePolicy
 from tasks.asked import CONCURRENCY, promptfoo_of
 from tasks.dataset import read_items
 from tasks.judge import policy_of
+from tasks.kept import collect, used
 from tasks.ledger import alias_version
 from tasks.noise import check_margin
 from tasks.place import Place, asked_place, current_place
@@ -91,6 +92,7 @@ def evaluate_pair(adapter: Adapter, dataset: Dataset, spec: Release) -> EvalPair
         return replace(pair, golden=record(place.url, name, prompts_of(spec, test)[:GOLDEN]))
     finally:
         _withdraw(name, adapters / name, place)
+        collect(get_settings().state)
 
 
 def prompts_of(spec: Release, test: Path) -> list[tuple[dict[str, str], ...]]:
@@ -129,7 +131,7 @@ class _Asking:
     def whole(self, model: Baseline, side: str) -> EvalReport:
         """From the folder of reports, or by asking the engine."""
         file = get_settings().state / "reports" / f"{self._key(model)}.json"
-        if file.exists():
+        if used(file):
             return from_json(file.read_text())
         with Progress(current_run().console, side) as progress:
             report = ask_all(
@@ -139,7 +141,8 @@ class _Asking:
                 self._setting(),
                 lambda tool, done, total: progress.update(done, total, tool),
             )
-        write_whole(file, to_json(report))
+        if not report.assertions.errored:  # else the next release would be as inconclusive, whatever was mended
+            write_whole(file, to_json(report))
         return report
 
     def in_blocks(self, candidate: Baseline, baseline: Baseline, policy: GatePolicy, plan: BlockPlan) -> EvalPair:
@@ -159,6 +162,7 @@ class _Asking:
                 self._setting(),
                 plan,
                 lambda new, old: decide(new, old, items_alone, baseline_version=baseline.version, plan=plan),
+                policy,
                 lambda tool, done, total: progress.update(done, total, tool),
             )
         return EvalPair(ours, theirs, baseline.version, digest_of(ours.sha256, theirs.sha256), plan)
@@ -182,7 +186,8 @@ class _Asking:
         )
 
     def _setting(self) -> Setting:
-        return Setting(metric=self.spec.gate.metric, num_concurrent=CONCURRENCY)
+        gate = self.spec.gate
+        return Setting(gate.metric, num_concurrent=CONCURRENCY, repeats=gate.repeats, cluster=gate.cluster)
 
     def _key(self, model: Baseline) -> str:
         return digest_of(model.sha256, *_asked(self.dataset, self.spec))[:32]
@@ -192,7 +197,12 @@ def _asked(dataset: Dataset, spec: Release) -> tuple[Any, ...]:
     """What a report depends on besides the model."""
     test = dataset.split("test")
     files = [path.read_text() for path in (spec.gate.task, spec.gate.cases) if path]
-    blocks = (spec.gate.block, spec.gate.seed, spec.gate.cluster) if spec.gate.block else ()
+    blocks = (spec.gate.block, spec.gate.seed) if spec.gate.block else ()
+    more = (
+        {"cluster": spec.gate.cluster, "repeats": spec.gate.repeats}
+        if spec.gate.cluster or spec.gate.repeats > 1
+        else {}
+    )
     return (
         "3",
         test.sha256,
@@ -203,6 +213,7 @@ def _asked(dataset: Dataset, spec: Release) -> tuple[Any, ...]:
         VLLM_VERSION,
         engine_dtype(),
         *blocks,
+        *more.items(),
     )
 
 
@@ -244,14 +255,19 @@ def _artifact(pair: EvalPair) -> str:
     return "\n".join((head, _row("candidate", pair.candidate), _row("baseline", pair.baseline))) + "\n"
 
 
+def _believable(pair: EvalPair) -> bool:
+    """One of before there were golden answers is made again from the kept reports; one with a case that errored, too: its
+    cause may be mended.
+    """
+    return bool(pair.golden) and not pair.candidate.assertions.errored and not pair.baseline.assertions.errored
+
+
 evaluate = stage(
     "evaluate",
     key=_key,
     digest=lambda pair: pair.sha256,
     note=_note,
     artifact=_artifact,
-    intact=lambda pair: bool(
-        pair.golden
-    ),  # one of before there were golden answers is made again from the kept reports
+    intact=_believable,
     retries=1,
 )(evaluate_pair)

@@ -55,7 +55,12 @@ class GateSpec(Part):
         0, ge=0, description="promptfoo cases that the baseline passes and the candidate may fail."
     )
     slices: tuple[SliceSpec, ...] = Field((), max_length=50, description="Rules for parts of the items.")
-    cluster: str = Field("", description="One of the task's slices whose items belong together, such as a document.")
+    cluster: str = Field(
+        "", description="Field of the items that says which belong together, such as a document or a dialogue."
+    )
+    repeats: int = Field(
+        1, ge=1, le=64, description="Times each item is asked, where the task samples; its score is their mean."
+    )
     block: int = Field(
         0, ge=0, le=100000, description="Items between two looks; the gate stops when it is sure. 0 asks all at once."
     )

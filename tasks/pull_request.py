@@ -139,7 +139,7 @@ def _ask_both(
     plan = plan_of_suite(items, resolve_task(ours.task, ours.dataset, ours.prompt).slices, policy)
     alone = replace(policy, min_case_pass_rate=0.0)
     candidate, baseline, reused = ask_in_blocks(
-        ours, theirs, where, plan, lambda new, old: decide(new, old, alone, under_test=PROMPT_FIELDS, plan=plan)
+        ours, theirs, where, plan, lambda new, old: decide(new, old, alone, under_test=PROMPT_FIELDS, plan=plan), policy
     )
     return candidate, baseline, reused, plan
 
@@ -157,6 +157,8 @@ def _question(side: SuiteAt, measure: SuiteAt) -> Question:
         base_model=side.spec.base_model,
         model=side.pin.model if side.pin else None,
         model_sha256=side.pin.sha256 if side.pin else None,
+        cluster=gate.cluster,
+        repeats=gate.repeats,
     )
 
 

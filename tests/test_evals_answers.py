@@ -1,4 +1,4 @@
-"""Answers are kept as they come: what is known is not asked, a torn line is no answer, and sampled ones are never reused."""
+"""Answers are kept as they come: what is known is not asked, a torn line is no answer, and a sampled one is its repeat's alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,22 @@ def test_only_what_is_not_known_is_asked_and_the_order_stays(tmp_path: Path) -> 
     assert again.through("generate_until", requests("c", "a", "b", "d"), ask) == (["C", "A", "B", "D"], 2)
     assert asked == ["c", "d"]
     assert len(Answers(file)) == 4
-    assert Answers(file).through("generate_until", requests("a", temperature=1), shout)[1] == 0
+
+
+def test_a_sampled_answer_belongs_to_its_repeat(tmp_path: Path) -> None:
+    answers, drawn = Answers(tmp_path / "a.jsonl"), requests("a", temperature=1)
+    for repeat in (0, 1):
+        answers.repeat = repeat
+        assert answers.through("generate_until", drawn, lambda _, n=repeat: [f"answer {n}"]) == (
+            [f"answer {repeat}"],
+            0,
+        )  # type: ignore[misc]
+    again = Answers(tmp_path / "a.jsonl")
+    again.repeat = 1
+    assert again.through("generate_until", drawn, shout) == (["answer 1"], 1)
+    again.repeat = 2
+    assert again.through("generate_until", drawn, shout) == (["A"], 0)
+    assert again.through("generate_until", requests("a"), shout)[1] == 0  # greedy: another question
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30])
@@ -62,10 +77,3 @@ def test_log_likelihoods_stay_pairs(tmp_path: Path) -> None:
     again = Answers(tmp_path / "a.jsonl").through("loglikelihood", asked, lambda _: [])
     assert first == ([(-1.5, True)], 0)
     assert again == ([(-1.5, True)], 1)
-
-
-def test_sampled_answers_are_asked_each_time() -> None:
-    answers = Answers(None)
-    for _ in range(2):
-        assert answers.through("generate_until", requests("a", do_sample=True), shout) == (["A"], 0)
-    assert len(answers) == 0

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from evals.cases import placed_cases
 from evals.evaluate import Side, Where, evaluate, evaluate_in_blocks
 from evals.gate import GateDecision, GatePolicy, decide, plan_of_suite
 from evals.lm_eval_runner import LmEvalFailed, Setting
 from evals.report import EvalReport, from_json, to_json
-from evals.suite import SuiteInvalid, load_items
+from evals.suite import Suite, SuiteInvalid, load_items
 from tests.fix_endpoint import Json, ScriptedEndpoint, serving
 from tests.fix_reports import ticket_router
 
@@ -82,6 +83,7 @@ class Asked:
             Setting(),
             self.plan,
             self.judge,
+            POLICY,
             lambda *told: self.told.append(told),
         )
         return new, old, self.judge(new, old)
@@ -152,6 +154,81 @@ def test_the_same_model_is_asked_to_the_end_and_nothing_twice(tmp_path: Path) ->
         assert max(first.values()) == 1
     assert decision.verdict in ("passed", "inconclusive")
     assert decision.verdict == "passed" or new.n == 128
+
+
+def sampling(folder: Path) -> Suite:
+    """The suite with drawn answers and without cases."""
+    task = folder / "task.yaml"
+    greedy = "do_sample: false\n  temperature: 0"
+    text = ticket_router().task_yaml.read_text()
+    assert greedy in text
+    task.write_text(text.replace(greedy, "do_sample: true\n  temperature: 0.7"))
+    return replace(ticket_router(), task_yaml=task, promptfoo_yaml=None)
+
+
+def test_where_answers_are_drawn_each_item_is_asked_again_with_another_seed(tmp_path: Path) -> None:
+    """Every item is right at its first time and wrong at its second, but for the sales team's, which are always wrong."""
+    complete, seen = right_for(("candidate",)), Counter[str]()
+
+    def draw(model: str, ids: list[int]) -> str:
+        seen[str(ids)] += 1
+        said = str(complete(model, ids))
+        return said if seen[str(ids)] == 1 and said != "sales" else "nobody"
+
+    side = Side(sampling(tmp_path), "candidate", "ab" * 32, tmp_path / "kept.jsonl")
+    with serving(ScriptedEndpoint(complete=draw)) as endpoint:
+        where = Where(endpoint.base_url, MODEL, PROMPTFOO, tmp_path)
+        told: list[tuple[str, int, int]] = []
+        report = evaluate(
+            side, DEV, where, Setting(limit=24, repeats=2, cluster="length"), lambda *one: told.append(one)
+        )
+        bodies = [body for path, body in endpoint.asked if body.get("temperature") == 0.7]
+        endpoint.asked.clear()
+        again = evaluate(side, DEV, where, Setting(limit=24, repeats=2, cluster="length"), lambda *_: None)
+        assert items_asked(endpoint).total() == 0
+    assert Counter(body["seed"] for body in bodies) == {1234: 24, 1235: 24}
+    assert told[-1] == ("lm-eval", 48, 48)
+    items = {item["id"]: item for item in load_items(DEV)}
+    for item in report.items:
+        lost = items[item.id]["team"] == "sales"
+        assert (item.score, item.scores) == ((0.0, (0.0, 0.0)) if lost else (0.5, (1.0, 0.0)))
+        assert item.cluster == items[item.id]["length"]
+    assert again.sha256 == report.sha256
+    assert '"repeats":2' in report.fingerprint.sampling
+    decision = decide(report, report, GatePolicy(rule="non_inferior", margin=0.1, min_items=2, min_case_pass_rate=0))
+    assert decision.always_failing == tuple(item.id for item in report.items if items[item.id]["team"] == "sales") != ()
+
+
+def test_repeats_of_a_greedy_task_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    with (
+        serving(ScriptedEndpoint()) as endpoint,
+        pytest.raises(SuiteInvalid, match=r"answers greedily and gate\.repeats is 2"),
+    ):
+        evaluate(
+            Side(ticket_router(), "candidate", "ab" * 32), DEV, Where(endpoint.base_url, MODEL, PROMPTFOO, tmp_path),
+            Setting(repeats=2), lambda *_: None,
+        )  # fmt: skip
+    assert endpoint.asked == []
+
+
+def test_cases_end_at_the_block_that_refuses_and_are_kept(tmp_path: Path) -> None:
+    """The items are the same on both sides; the candidate's chat is worse."""
+
+    def chat(model: str, messages: list[Json]) -> str:
+        return "nobody" if model == "candidate" else "billing"
+
+    with serving(ScriptedEndpoint(complete=right_for(("base", "candidate")), chat=chat)) as endpoint:
+        asked = Asked(tmp_path, endpoint)
+        suite = ticket_router()
+        new, old, _ = asked.run(suite)
+        chats = sum(path == "/v1/chat/completions" for path, _ in endpoint.asked)
+        assert len(new.cases) == len(old.cases) == 16 < len(placed_cases(suite))
+        assert {case.id for case in new.cases} == {case.id for case in old.cases}
+        assert chats == 32
+        again, _, _ = asked.run(suite)
+        assert sum(path == "/v1/chat/completions" for path, _ in endpoint.asked) == chats
+    assert again.cases == new.cases
+    assert decide(new, old, POLICY, plan=asked.plan).verdict == "rejected"
 
 
 def test_a_suite_that_no_rule_could_decide_on_is_refused_before_anything_is_asked() -> None:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.gate import GateDecision, GatePolicy, decide
+from evals.gate_cases import cases_refuse
 from evals.report import ReportInvalid
 from evals.stats import paired_low
 from tests.fix_reports import make_report
@@ -153,6 +154,60 @@ def test_a_policy_with_cases_is_not_passed_without_them() -> None:
     assert decision.verdict == "inconclusive"
     assert "No promptfoo case was judged" in decision.reasons[0]
     assert decide(make_report(GOOD, {}), make_report(HALF, {}), GatePolicy(min_case_pass_rate=0)).verdict == "passed"
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(["passed", "failed"]), min_size=1, max_size=12), st.integers(1, 12), st.floats(0, 1))
+def test_cases_refuse_a_candidate_early_only_where_all_of_them_would(
+    outcomes: list[Any], asked: int, rate: float
+) -> None:
+    """Whatever the baseline did: the rest may all pass, and then the verdict of the whole must still be a no."""
+    whole: dict[str, Any] = {f"case-{number:02}": outcome for number, outcome in enumerate(outcomes)}
+    first = dict(list(whole.items())[:asked])
+    base = dict.fromkeys(whole, "failed")
+    policy = GatePolicy(min_case_pass_rate=rate, max_newly_failing_cases=0)
+    refused = cases_refuse(
+        make_report(GOOD, first), make_report(HALF, dict(list(base.items())[:asked])), policy, len(whole)
+    )
+    best = {**dict.fromkeys(whole, "passed"), **first}
+    decision = decide(make_report(GOOD, best), make_report(HALF, base), policy)
+    assert refused == (decision.verdict == "rejected")
+
+
+def test_a_case_that_fails_newly_ends_the_cases_at_once() -> None:
+    new, old = make_report(GOOD, {"a": "failed"}), make_report(HALF, {"a": "passed"})
+    policy = GatePolicy(min_case_pass_rate=0)
+    assert cases_refuse(new, old, policy, 100)
+    assert not cases_refuse(new, old, replace(policy, max_newly_failing_cases=1), 100)
+    assert not cases_refuse(make_report(GOOD, {"a": "errored"}), old, replace(policy, min_case_pass_rate=1), 100)
+
+
+def test_items_of_one_cluster_widen_the_interval_and_need_no_slice() -> None:
+    twins = [replace(item, cluster=f"dialogue {place // 4}") for place, item in enumerate(make_report(GOOD).items)]
+    new = replace(make_report(GOOD), items=tuple(twins))
+    old = replace(
+        make_report(HALF),
+        items=tuple(replace(item, cluster=twins[i].cluster) for i, item in enumerate(make_report(HALF).items)),
+    )
+    alone = decide(new, old, GatePolicy(min_case_pass_rate=0)).rules[0]
+    together = decide(new, old, GatePolicy(min_case_pass_rate=0, cluster="dialogue")).rules[0]
+    assert (together.method, alone.method) == ("cluster-robust t", "exact test")
+    assert together.estimate == alone.estimate
+    with pytest.raises(ReportInvalid, match="lacks the column 'dialogue' that names its cluster"):
+        decide(make_report(GOOD), make_report(HALF), GatePolicy(cluster="dialogue"))
+
+
+def test_items_that_fail_in_every_repeat_are_named() -> None:
+    good = make_report(GOOD)
+    items = (
+        replace(good.items[0], score=0.0, scores=(0.0, 0.0)),
+        replace(good.items[1], score=0.5, scores=(1.0, 0.0)),
+        *good.items[2:],
+    )
+    report = replace(good, items=items, metrics=(("exact_match,none", sum(item.score for item in items) / len(items)),))
+    decision = decide(report, make_report(HALF), GatePolicy(min_case_pass_rate=0))
+    assert decision.always_failing == (items[0].id,)
+    assert decision.reasons[-1] == f"1 items failed in every repeat: {items[0].id}."
 
 
 def test_a_missing_metric_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from evals.report import (
     check,
     count_cases,
     from_json,
+    joined,
     slice_table,
     to_json,
 )
@@ -41,6 +43,24 @@ def test_the_digest_is_of_what_was_found_and_not_of_the_time_it_took() -> None:
     assert replace(report, seconds=99.0).sha256 == report.sha256
     changed = replace(report, items=(replace(report.items[0], answer="other"), *report.items[1:]))
     assert changed.sha256 != report.sha256
+
+
+def test_a_report_without_clusters_and_repeats_has_the_digest_that_it_had_before_there_were_any() -> None:
+    report = make_report([1, 0, 1])
+    content = {key: value for key, value in json.loads(to_json(report)).items() if key not in ("seconds", "format")}
+    for item in content["items"]:
+        del item["cluster"], item["scores"]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert hashlib.sha256(text.encode()).hexdigest() == report.sha256
+    told = replace(report, items=(replace(report.items[0], cluster="a"), *report.items[1:]))
+    assert told.sha256 != report.sha256
+
+
+def test_runs_are_joined_and_what_came_again_is_a_repeat() -> None:
+    first, second = make_report({"a": 1, "b": 0}).items, make_report({"b": 1, "c": 1}).items
+    assert [(item.id, item.score, item.scores) for item in joined([first, second])] == [
+        ("a", 1, ()), ("b", 0.5, (0, 1)), ("c", 1, ())
+    ]  # fmt: skip
 
 
 def test_a_truncated_report_is_refused() -> None:

@@ -197,6 +197,19 @@ def test_the_worker_runs_a_manual_a_triggered_and_a_scheduled_release(stack: Sta
     assert all(stage["cached"] for stage in document["stages"] if stage["name"] != "prepare")
 
 
+def test_the_champion_is_asked_twice_and_a_margin_below_its_noise_is_refused(stack: Stack, takeover: Takeover) -> None:
+    done = stack.run("gate", "--aa", str(takeover.spec), "--json")
+    assert done.returncode == 0, done.stderr
+    floor = json.loads(done.stdout)
+    assert (floor["items"], floor["margin"], floor["allowed"]) == (32, 0.5, True)
+    assert 0.05 < floor["smallest_margin"] < 0.5  # two runs without a flip do not claim that there are none
+    narrow = takeover.spec.with_name("narrow.yaml")
+    narrow.write_text(takeover.spec.read_text().replace("margin: 0.5", "margin: 0.01"))
+    refused = stack.run("release", str(narrow))
+    assert refused.returncode == 2
+    assert "gate.margin is 0.01" in refused.stderr
+
+
 def test_killed_with_its_worker_and_the_servers_a_run_is_crashed_and_the_next_one_goes_on(
     stack: Stack, champion: dict[str, Any], tmp_path: Path
 ) -> None:

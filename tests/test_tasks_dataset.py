@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals.suite import SuiteInvalid
 from tasks.dataset import DatasetRefused, read_dataset, read_items
 from tasks.spec import Release, load_release
 
@@ -133,6 +134,27 @@ def test_a_file_that_went_away_after_the_spec_was_read(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     spec.dataset.test.unlink()
     assert refusal(spec) == "test.jsonl: cannot be read: No such file or directory"
+
+
+def test_an_item_without_its_cluster_is_refused(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    clustered = spec.model_copy(update={"gate": spec.gate.model_copy(update={"cluster": "dialogue"})})
+    assert "dialogue" in refusal(clustered)
+    (tmp_path / "test.jsonl").write_text(lines([{**TEST[0], "dialogue": "d1"}]), encoding="utf-8")
+    assert read_dataset(clustered).split("test").num_rows == 1
+
+
+@pytest.mark.parametrize("temperature", [0, 0.7])
+def test_repeats_of_a_greedy_task_are_refused_before_the_training(tmp_path: Path, temperature: float) -> None:
+    spec = spec_of(tmp_path)
+    task = "task: t\ntest_split: test\noutput_type: generate_until\ndoc_to_target: x\nmetric_list: []\n"
+    spec.gate.task.write_text(f"{task}generation_kwargs: {{temperature: {temperature}}}\n")
+    repeated = spec.model_copy(update={"gate": spec.gate.model_copy(update={"repeats": 4})})
+    if temperature:
+        assert read_dataset(repeated).split("test").num_rows == 1
+    else:
+        with pytest.raises(SuiteInvalid, match="the task t answers greedily"):
+            read_dataset(repeated)
 
 
 @pytest.fixture(scope="module")

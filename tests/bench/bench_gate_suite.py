@@ -148,6 +148,7 @@ def _compare(asked: Asked, spec: Release, base_url: str, base: Path, folder: Pat
         Setting(metric=spec.gate.metric, num_concurrent=CONCURRENCY),
         plan,
         judge,
+        policy,
         lambda tool, done, total: None,
     )
     last, seconds = decisions[-1], time.monotonic() - began
