@@ -53,11 +53,15 @@ def test_the_report_has_the_table_and_the_plot() -> None:
     outcome = made.undone()
     assert outcome.rollout
     page = render_report(
-        replace(outcome, rollout=replace(outcome.rollout, steps=(step(SLOW, CUT),), cold_start=(("load", 2.0),)))
+        replace(
+            outcome,
+            rollout=replace(outcome.rollout, steps=(step(SLOW, CUT),), cold_start=(("load", 2.0),), golden=(15, 16)),
+        )
     )
     assert "Evidence of each step" in page
     assert "2.10 to 3.00 times" in page
     assert "Cold start: load 2.0 s." in page
+    assert "15 of 16 golden prompts were answered as at the evaluation." in page
 
 
 def test_auto_takes_the_adapter_where_a_slot_is_left_then_a_second_engine_where_there_is_room(tmp_path: Path) -> None:

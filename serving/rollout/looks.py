@@ -24,8 +24,8 @@ def look(
     seconds: float,
     asked: Sequence[Sample] | None = None,
 ) -> Step:
-    """One look at the step's samples so far, with the decision. `asked` are clients' own requests, where they are known."""
-    clients = None if asked is None else _clients(state, asked, policy)
+    """One look at the step's samples so far, with the decision. `asked` are clients' own requests, where there are any."""
+    clients = _clients(state, asked, policy) if asked else None
     stable, candidate = side(state.stable, samples), side(state.candidate, samples)
     found = judge(samples, state.stable, state.candidate, state.weight, policy)
     bad = clients is not None and clients.decision == "undo" and found.decision != "undo"
