@@ -21,7 +21,10 @@ Mode = Literal["hybrid", "vector", "text"]
 CANDIDATES = 40  # of each list, before fusion
 PER_SOURCE = 5  # passages of one document before another document's come
 EF_SEARCH = 100
-_SEARCH = re.sub(r"\s*--.*", "", (Path(__file__).with_name("sql") / "search.sql").read_text())
+_STATEMENTS = {
+    name: re.sub(r"\s*--.*", "", (Path(__file__).with_name("sql") / f"{name}.sql").read_text())
+    for name in ("search", "nearest")
+}
 _LONG_VECTOR = re.compile(r"\[[-+.,\de]{40,}\]")
 _PREPARE = """
 select set_config('hnsw.iterative_scan', %(scan)s, true), set_config('hnsw.ef_search', %(ef_search)s, true),
@@ -88,7 +91,7 @@ def search(conn: Connection, live: Generation, query: Query) -> tuple[Hit, ...]:
 
 def explain(conn: Connection, live: Generation, query: Query) -> str:
     """Postgres' own account of the search, run for it: plan, times, buffers."""
-    statement = b"explain (analyze, buffers, costs off) " + _statement(live, query.where)
+    statement = b"explain (analyze, buffers, costs off) " + _statement(live, query.where, query.mode == "vector")
     with as_tenant(conn, live.tenant, reader=True):
         _prepare(conn)
         rows = conn.execute(statement, query.parameters()).fetchall()
@@ -113,7 +116,7 @@ def _rows_at_once(conn: Connection, live: Generation, query: Query) -> list[tupl
             conn.execute("begin read only")
             conn.execute(AS_READER, (live.tenant,))
             conn.execute(_PREPARE, _SETTINGS)
-            found = conn.execute(_statement(live, query.where), query.parameters())
+            found = conn.execute(_statement(live, query.where, query.mode == "vector"), query.parameters())
             conn.execute("commit")
             return found.fetchall()
     except psycopg.Error:
@@ -123,7 +126,7 @@ def _rows_at_once(conn: Connection, live: Generation, query: Query) -> list[tupl
 
 def _rows(conn: Connection, live: Generation, query: Query) -> list[tuple[Any, ...]]:
     _prepare(conn)
-    return conn.execute(_statement(live, query.where), query.parameters()).fetchall()
+    return conn.execute(_statement(live, query.where, query.mode == "vector"), query.parameters()).fetchall()
 
 
 def _prepare(conn: Connection) -> None:
@@ -131,9 +134,10 @@ def _prepare(conn: Connection) -> None:
 
 
 @lru_cache(maxsize=256)
-def _statement(live: Generation, where: Filter) -> bytes:
+def _statement(live: Generation, where: Filter, vectors_alone: bool) -> bytes:
     """The same bytes for the same index and filter, so that psycopg and Postgres know them again."""
-    return live.fill(_SEARCH, filter=where.condition(), name=sql.Literal(live.table_name)).as_bytes(None)
+    text = _STATEMENTS["nearest" if vectors_alone else "search"]
+    return live.fill(text, filter=where.condition(), name=sql.Literal(live.table_name)).as_bytes(None)
 
 
 def _matching(conn: Connection, live: Generation, query: Query) -> int:

@@ -31,12 +31,13 @@ from rag.index import BATCH, copy_chunks, quiet
 from rag.schema import as_tenant, migrate
 from rag.search import Filter, Query, search
 from tests import fix_postgres
+from tests.bench.rag_unchanged import unchanged
 
 DIMENSION, CENTRES, SPREAD = 384, 2000, 0.6
 K, QUERIES, SECONDS = 10, 200, 4.0
 WORDS, ASKED = 20_000, "word3 word40 word900 word5000"
 RARE = 100  # one passage in so many is below rare/
-LEAST_RECALL, MOST_MILLISECONDS = 0.97, 5.0
+LEAST_RECALL, MOST_MILLISECONDS, MOST_UNCHANGED_SECONDS = 0.97, 5.0, 3.0
 Array = NDArray[np.float32]
 
 
@@ -233,6 +234,8 @@ def missed(figures: dict[str, Any]) -> list[str]:
         "recall@10": found["recall"] >= LEAST_RECALL, "p50": found["p50_ms"] <= MOST_MILLISECONDS,
         "recall@10 under the filter": few["recall"] >= LEAST_RECALL, "p50 under the filter": few["p50_ms"] <= MOST_MILLISECONDS,
         "k under the filter": few["all_k"],
+        "unchanged corpus": figures["unchanged"]["seconds"] <= MOST_UNCHANGED_SECONDS,
+        "nothing embedded or written": figures["unchanged"]["embedded"] == figures["unchanged"]["written"] == 0,
     }  # fmt: skip
     both = figures.get("peers", {})
     for name in ("langchain", "llamaindex"):
@@ -263,6 +266,7 @@ def show(figures: dict[str, Any]) -> None:
     print(
         f"  halfvec      recall {half['recall'] - vector['recall']:+.4f}, QPS {half['qps_1'] / figures['qps'][1] - 1:+.1%}"
     )
+    print("  {files} files of which none changed: {seconds:.2f} s, {embedded} embedded".format(**figures["unchanged"]))
     for name, one in figures.get("peers", {}).items():
         print(f"  {name}: {one}")
 
@@ -279,7 +283,7 @@ def main() -> int:
         return 2
     fix_postgres.OPTIONS |= {"shared_buffers": "1GB", "max_wal_size": "4GB"}
     with fix_postgres._folder() as folder, fix_postgres._server(binaries, folder) as dsn:
-        figures = measure(dsn, given.rows, given.peer_rows, given.peers)
+        figures = {"unchanged": unchanged(dsn)} | measure(dsn, given.rows, given.peer_rows, given.peers)
     show(figures)
     figures["missed"] = missed(figures)
     print(json.dumps(figures))
