@@ -29,14 +29,16 @@ Gap = Callable[[bool], None]
 def swapped(envoy: Envoy, engine: FakeEngine, model: str, folder: Path, new: Behaviour, in_gap: Gap) -> Rollout:
     """One fake engine stands for the two processes that have one address in turn; `in_gap` is called while neither serves."""
     before = {name: behaviour for name, behaviour in engine.models.items() if name != NEW}
+    put: list[bool] = []
 
     def replace(candidate: bool) -> None:
         engine.models.clear()
+        put.append(candidate)
         in_gap(candidate)
         engine.models |= before if not candidate else {**{k: v for k, v in before.items() if k != OLD}, NEW: new}
 
     target = SwapTarget(
-        envoy.gateway, replace=replace, replaced=lambda: NEW in engine.models, models=(model, "other"), gap_seconds=12.2, drain_limit=1,
+        envoy.gateway, replace=replace, replaced=lambda: put[-1:] == [True], models=(model, "other"), gap_seconds=12.2, drain_limit=1,
     )  # fmt: skip
     plan = Plan(model, NEW, "r", engine.url, PROMPTS, (100,), 2, POLICY, 60, 1)
     return roll_out(Rollouts(folder), plan, target, Traffic(envoy.url, model, PROMPTS, VERSION_HEADER), lambda _: None)
@@ -88,6 +90,18 @@ def test_one_that_does_not_start_is_replaced_by_the_engine_of_before(
     served(envoy, engine, model)
     rollout = swapped(envoy, engine, model, tmp_path, Behaviour(loadable=False), lambda _: None)
     assert rollout.outcome == "undone" and rollout.steps == ()
+    assert [post(envoy, name).headers[VERSION_HEADER] for name in (model, "other")] == [OLD, OTHER]
+
+
+def test_one_that_never_answers_is_replaced_too(envoy: Envoy, engine: FakeEngine, model: str, tmp_path: Path) -> None:
+    served(envoy, engine, model)
+
+    def in_gap(candidate: bool) -> None:
+        if candidate:
+            raise RuntimeError("vllm: it ended while it started")
+
+    rollout = swapped(envoy, engine, model, tmp_path, Behaviour(), in_gap)
+    assert rollout.outcome == "undone" and "it ended while it started" in rollout.reason
     assert [post(envoy, name).headers[VERSION_HEADER] for name in (model, "other")] == [OLD, OTHER]
 
 

@@ -17,7 +17,8 @@ from serving.rollout.local import DRAIN_POLL_SECONDS, LocalTarget
 @dataclass(frozen=True, kw_only=True)
 class SwapTarget(LocalTarget):
     """`replace(True)` puts the candidate's engine in the place of the running one, `replace(False)` the one of before, and returns
-    when it answers; `replaced` says which of them stands there. `models` are all that the engine serves. Times in seconds.
+    when it answers; `replaced` says whether the candidate's was put there, even if it does not answer.
+    `models` are all that the engine serves. Times in seconds.
     """
 
     replace: Callable[[bool], None]
@@ -27,9 +28,8 @@ class SwapTarget(LocalTarget):
     drain_limit: float
 
     def place(self, model: str, candidate: str) -> None:
-        """The gap begins here, and ends for `model` with its first weight."""
-        if not self.replaced():
-            self._put(True)
+        """The gap begins here, and ends for `model` with its first weight. After a kill it is done again, whatever was done."""
+        self._put(True)
         for other in self.models:
             if other != model:
                 self.gateway.reopen(other)
