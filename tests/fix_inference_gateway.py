@@ -58,7 +58,9 @@ def _handler(asked: Counter[str]) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = json.loads(self._body())
             asked[body["model"]] += 1
-            self._answer(json.dumps({"model": body["model"], "choices": []}).encode(), "application/json")
+            self._answer(
+                json.dumps({"id": body["model"], "model": body["model"], "choices": []}).encode(), "application/json"
+            )
 
         def _body(self) -> bytes:
             """Chunked where the picker has rewritten it."""

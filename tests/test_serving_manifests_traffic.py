@@ -125,6 +125,7 @@ def test_no_request_is_lost_through_releases(gateway: InferenceGateway, namespac
         for old, new in itertools.pairwise(versions):
             for weight in (0, 50, 100):
                 gateway.deliver(between(old, new, weight))
+            await_that(lambda new=new: gateway.ask("ticket-router").json()["id"] == f"ticket-router-v{new}")
             gateway.deliver(between(new, None, 0))
     assert set(codes) == {200}
     assert len(codes) > 100
