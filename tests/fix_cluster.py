@@ -1,7 +1,7 @@
 """A whole Kubernetes control plane on loopback with real nodes' objects, and Argo CD where it is asked for.
 
 etcd, API server, controller manager and scheduler are the real programs, found as fix_api_server.py says. kwok plays the
-kubelets (tests/data/kwok_stages.yaml): scheduled pods become Running and Ready, and have addresses in 127.64.0.0/16, so a
+kubelets (tests/data/kwok_stages.yaml): scheduled pods become Running and Ready, and have loopback addresses, so a
 test can bind a server to a pod's address. Annotations of a pod steer it: kube/ready-after, kube/never-ready.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
 import time
@@ -32,6 +33,7 @@ from tests.fix_api_server import (
 )  # fmt: skip
 from tests.fix_envoy import free_ports
 
+NETWORKS = (64, 250)  # 127.N.0.0/16 for the pods of one cluster, so that two on one machine do not meet
 STAGES = Path(__file__).parent / "data" / "kwok_stages.yaml"
 CPU_NODE = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 L4_NODE = {"cpu": "3920m", "memory": "13Gi", "ephemeral-storage": "47Gi", "pods": "110", "nvidia.com/gpu": "1"}
@@ -154,7 +156,7 @@ def _controllers(cluster: Cluster) -> None:
     cluster.start("kube-scheduler", *flags, f"--secure-port={scheduler}")
     cluster.start(
         "kwok", f"--kubeconfig={cluster.kubeconfig}", f"--config={STAGES}", "--manage-all-nodes=true",
-        "--cidr=127.64.0.1/16", "--node-lease-duration-seconds=40", f"--server-address=127.0.0.1:{kwok}",
+        f"--cidr=127.{random.randint(*NETWORKS)}.0.1/16", "--node-lease-duration-seconds=40", f"--server-address=127.0.0.1:{kwok}",
         "--node-ip=127.0.0.1",
     )  # fmt: skip
 

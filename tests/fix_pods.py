@@ -40,14 +40,16 @@ class Pods:
     engines: dict[str, tuple[ExitStack, FakeEngine, str]] = field(default_factory=dict)
     members: dict[str, list[str]] = field(default_factory=dict)
     route: dict[str, Any] = field(default_factory=dict)
+    trouble: str = ""  # of the last look
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def follow(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
             try:
                 self.look()
-            except Exception:  # noqa: BLE001, S112 - the API server may be down for a while: what was known stays
-                continue
+                self.trouble = ""
+            except Exception as error:  # noqa: BLE001 - the API server may be down for a while: what was known stays
+                self.trouble = repr(error)
 
     def look(self) -> None:
         listed = self._get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]
@@ -130,7 +132,8 @@ class _Gateway(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         address = self.pods.backend(json.loads(body)["model"])
         if address is None:
-            return self._answer(503, b'{"error": "no backend"}', "application/json")
+            said = {"error": f"no backend {self.pods.trouble}", "members": self.pods.members}
+            return self._answer(503, json.dumps(said).encode(), "application/json")
         connection = http.client.HTTPConnection(address, PORT, timeout=60)
         try:
             connection.request("POST", self.path, body, {"content-type": "application/json"})

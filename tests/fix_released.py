@@ -42,13 +42,14 @@ def released(tmp_path: Path, mlflow_server: str, mlflow_client: MlflowClient, re
     )
     (fill(tmp_path) / "release.yaml").write_text(spec)
 
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, program: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """`program`: Python text in place of the command."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("LIFTLOCK_", "MLFLOW_"))}
         settings = {
             "LIFTLOCK_STATE": str(tmp_path / "state"), "LIFTLOCK_MLFLOW_URI": mlflow_server, "PYTHONPATH": str(ROOT),
             "LIFTLOCK_REGISTRY": "https://registry.example.com", "LIFTLOCK_PLATFORM": str(tmp_path / "platform.yaml"),
         }  # fmt: skip
-        argv = [sys.executable, "-m", "flows.cli", *arguments]
+        argv = [sys.executable, *(("-c", program) if program else ("-m", "flows.cli")), *arguments]
         return subprocess.run(
             argv,
             capture_output=True,

@@ -8,9 +8,27 @@ from typing import Any
 
 import pytest
 
+from tests.fix_cluster import Cluster
 from tests.fix_platform import PlatformRepository, git
+from tests.fix_pods import running_gateway
 
 pytestmark = pytest.mark.slow  # each command imports MLflow's client
+SERVE = """
+import sys
+from pathlib import Path
+from tasks.cluster_rollout import serve_on_cluster
+from tasks.artifacts import ModelVersion
+from tasks.delivered import as_delivered
+from tasks.settings import get_settings
+from tasks.spec import load_release
+from tasks.stack.addresses import export_mlflow, mlflow_address
+settings = get_settings()
+export_mlflow(mlflow_address(settings))
+spec = load_release(Path("release.yaml"), needed=("nothing",))
+for version in sys.argv[1:]:
+    serve_on_cluster(settings, spec, ModelVersion(spec.name, version, "", "", ""), print)
+assert as_delivered(settings, spec) == spec
+"""
 GATEWAY = {"LIFTLOCK_CLUSTER_GATEWAY_URL": "http://127.0.0.1:9"}
 
 
@@ -46,3 +64,23 @@ def test_a_local_target_and_an_unknown_version_are_bad_input(released: Any, tmp_
     assert local.returncode == 2 and "--target gitops or kubernetes" in local.stderr
     unknown = released("deliver", "release.yaml", "--target", "gitops", "--version", "77", "--dry-run", **GATEWAY)
     assert unknown.returncode == 2 and "77" in unknown.stderr
+
+
+def test_a_version_of_the_registry_is_served_on_the_cluster_and_an_earlier_one_again(
+    released: Any, registered: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    """What a rollback does on a cluster: the registry's word, room, place, weight, promotion."""
+    namespace = cluster.api.namespace({})
+    spec, cpu = tmp_path / "release.yaml", "cpu: 500m, memory: 1Gi, shm: 256Mi"
+    where = f"target: kubernetes, cluster: {{namespace: {namespace}, form: deployment, {cpu}}}"
+    spec.write_text(spec.read_text().replace("target: gitops", where))
+    with running_gateway(cluster.api, namespace, registered) as (url, _):
+        settings = {"LIFTLOCK_CLUSTER_GATEWAY_URL": url, "KUBECONFIG": str(cluster.kubeconfig)}
+        done = released("4", "3", program=SERVE, **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pools = cluster.get(f"/apis/inference.networking.k8s.io/v1/namespaces/{namespace}/inferencepools")["items"]
+    assert [each["metadata"]["name"] for each in pools] == [f"{registered}-v3"]
+    deployment = cluster.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{registered}-v3")
+    images = [each.get("image", {}).get("reference") for each in deployment["spec"]["template"]["spec"]["volumes"]]
+    assert f"registry.example.com/liftlock/{registered}@sha256:{'3' * 64}" in images
+    cluster.api.client.delete(f"/api/v1/namespaces/{namespace}")

@@ -148,6 +148,7 @@ def test_the_record_is_written_before_anything_is_made_so_that_a_kill_leaves_not
     assert scene.names(DEPLOYMENTS) == set() and scene.names(POOLS) == set()
 
 
+@pytest.mark.slow
 def test_a_pipeline_killed_in_every_phase_ends_where_one_that_was_not_killed_ends(scene: Scene) -> None:
     scene.delivered("1")
     asked = replace(scene.asked, version="2")

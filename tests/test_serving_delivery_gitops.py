@@ -19,6 +19,7 @@ from tests.fix_engine import Behaviour
 from tests.fix_platform import PlatformRepository
 from tests.fix_pods import NAME, Pods, running_gateway
 
+pytestmark = pytest.mark.slow  # each release is at least five commits that Argo CD syncs
 FOLDER = f"models/{MODEL}"
 
 
