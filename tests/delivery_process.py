@@ -22,7 +22,7 @@ from serving.delivery.repository import Remote, Repository
 from serving.delivery.steps import word_of
 from serving.delivery.story import story
 from serving.delivery.target import NOTHING, ClusterTarget
-from serving.manifests.model import Desired
+from serving.manifests.model import Desired, Resources
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.kept import Rollouts
 from serving.rollout.model import Rollout
@@ -52,8 +52,8 @@ class Asked:
 
 
 def candidate(asked: Asked) -> Desired:
-    made = member(asked.version)
-    sized = member(asked.version, resources=type(made.resources)(gpus=asked.gpus))
+    modelcar = f"registry.example.com/models/ticket-router@sha256:{(asked.version * 64)[:64]}"
+    sized = member(asked.version, modelcar=modelcar, resources=Resources(gpus=asked.gpus))
     return desired(namespace=asked.namespace, form="deployment", stable=None, candidate=sized, weight=0)
 
 

@@ -94,7 +94,7 @@ def test_an_undone_promotion_on_one_engine_restarts_nothing_either() -> None:
 def test_a_record_is_read_as_it_was_written_and_anything_else_is_refused() -> None:
     record = weighed(beside(adapters("2"), served(adapters("1")), 0), 10)
     assert from_text(to_text(record)) == record
-    assert files_of(from_text(to_text(record))) == files_of(record)  # whole numbers of seconds are read as 10.0
+    assert files_of(from_text(to_text(record))) == files_of(record)  # whole seconds are read as 10.0
     with pytest.raises(RecordUnread, match=RECORD):
         from_text('{"desired": {"model": "x"}}')
     with pytest.raises(RecordUnread):

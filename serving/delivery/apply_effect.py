@@ -18,7 +18,7 @@ from serving.delivery.effect import DeliveryFailed
 from serving.delivery.inventory import Inventory, Key, key_of
 from serving.delivery.kube_api import ClusterRefused, KubeApi, patiently
 from serving.delivery.ready import missing
-from serving.delivery.record import RECORD, Record, files_of, from_text, normal, to_text
+from serving.delivery.record import RECORD, Record, files_of, from_text, to_text
 from serving.delivery.trouble import trouble
 from serving.manifests.render import objects
 
@@ -108,7 +108,7 @@ class ApplyEffect:
 
 def objects_of(record: Record | None) -> list[Object]:
     """In the order in which they can be applied."""
-    return [each for documents in objects(normal(record).desired).values() for each in documents] if record else []
+    return [each for documents in objects(record.desired).values() for each in documents] if record else []
 
 
 def _manifests(files: Mapping[str, str]) -> dict[str, str]:

@@ -33,13 +33,10 @@ class Record:
         return next((member for member in known if member.version == version), None)
 
 
-def normal(record: Record) -> Record:
-    """As it is read again: 10 seconds become 10.0, and a rendered 10 would restart an engine that was rendered with 10.0."""
-    return TypeAdapter(Record).validate_python(asdict(record))
-
-
 def to_text(record: Record) -> str:
-    return json.dumps(asdict(normal(record)), indent=2, sort_keys=True) + "\n"
+    """The same for a record that was made and for one that was read: whole seconds are read as 10.0."""
+    read = TypeAdapter(Record).validate_python(asdict(record))
+    return json.dumps(asdict(read), indent=2, sort_keys=True) + "\n"
 
 
 def from_text(text: str) -> Record:
@@ -56,4 +53,4 @@ def from_text(text: str) -> Record:
 
 def files_of(record: Record | None) -> dict[str, str]:
     """Everything in the model's folder; nothing where the model is not delivered any more. Raises NotStampable."""
-    return {**render(normal(record).desired), RECORD: to_text(record)} if record else {}
+    return {**render(record.desired), RECORD: to_text(record)} if record else {}
