@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ out = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def register(app: typer.Typer) -> None:
-    for command in (history, show, diff):
+    for command in (history, show, diff, export):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -68,6 +69,31 @@ def show(name: Name, as_json: AsJson = False) -> None:
         out.print("coherent" if state.coherent else "not coherent: run `liftlock reconcile`")
     if not state.coherent:
         raise typer.Exit(3)
+
+
+def export(
+    name: Name,
+    output: Annotated[Path | None, typer.Option(help="A new folder. Default: the model's name.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write everything about a model as files that need no Liftlock to read: ledger, versions, evidence, reports, digests.
+
+    Example: liftlock export ticket-router --output ticket-router-2026
+    """
+    where = connected(start=False)
+    from tasks.export import export as write
+    from tasks.ledger import DATABASE, moves
+    from tasks.settings import get_settings
+
+    folder = output or Path(name)
+    counts = write(name, folder, moves(where.dsn(DATABASE), name), get_settings().state) | {"folder": str(folder)}
+    if as_json:
+        typer.echo(json.dumps(counts, indent=2))
+    else:
+        typer.echo(
+            "{folder}: {versions} versions, {ledger_lines} ledger lines, {images} images, {reports} reports; "
+            "`sha256sum --check SHA256SUMS` there says whether it is whole".format(**counts)
+        )
 
 
 def diff(

@@ -34,6 +34,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "rollback": "all traffic and the alias back to the champion before",
         "history": "every move of a model's aliases",
         "diff": "what differs between two versions",
+        "export": "everything about a model as plain files",
         "ledger": "verify the record of moves",
         "reconcile": "settle aliases that were moved by hand",
         "deploy": "schedules, triggers and forms, registered in Prefect",

@@ -97,6 +97,12 @@ def unfinished(state: Path, name: str) -> str | None:
     return None
 
 
+def documents_of(state: Path, name: str) -> list[dict[str, Any]]:
+    """run.json of every finished run of this model, oldest first."""
+    found = (json.loads(file.read_text()) for file in sorted((state / "runs").glob("*/run.json")))
+    return [document for document in found if document["name"] == name and document["verdict"] is not None]
+
+
 def read_document(state: Path, spec_file: Path, pid: int) -> dict[str, Any] | None:
     """run.json of the newest run of that spec that this process wrote."""
     for file in sorted((state / "runs").glob("*/run.json"), key=lambda one: one.stat().st_mtime, reverse=True):

@@ -1,10 +1,11 @@
-"""The served chain, seen from the client to the real engine: a client that leaves frees it, and its limits nest."""
+"""What a release leaves: a client that leaves frees the real engine, the served limits nest, and everything can be taken away."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -59,3 +60,17 @@ def test_the_released_chain_is_coherent_with_the_canarys_own_figures(stack: Stac
     assert answers and all(each["rate"] > 0 for each in answers)
     unknown = stack.run("coherence", str(stack.state / "gateway"), "--release", "nobody")
     assert (unknown.returncode, "nobody has no champion" in unknown.stderr) == (2, True)
+
+
+def test_everything_about_the_champion_can_be_taken_away(
+    stack: Stack, champion: dict[str, Any], tmp_path: Path
+) -> None:
+    done = stack.run("export", MODEL, "--output", str(tmp_path / "out"), "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    moves = json.loads(stack.run("history", MODEL, "--json").stdout)
+    assert (told["ledger_lines"], told["reports"] >= 1) == (len(moves), True)
+    version = tmp_path / "out" / "versions" / champion["model"]["version"]
+    assert {"candidate.json", "decision.json", "rollout.json"} <= {
+        path.name for path in (version / "evidence").iterdir()
+    }
