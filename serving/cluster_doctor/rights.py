@@ -22,7 +22,6 @@ from serving.cluster_doctor.expected import (
 from serving.cluster_doctor.model import Cluster, Finding, Right
 
 APPLY = ("create", "get", "patch", "delete")
-READ = ("get", "list", "watch")
 # (group, resources) that a release applies in the namespace of the models
 APPLIED = (
     ("apps", ("deployments",)),
@@ -59,7 +58,7 @@ def _models() -> Iterator[Right]:
         yield from (Right(verb, group, one, MODELS) for one in resources for verb in APPLY)
     for group, resources in WATCHED:
         yield from (Right(verb, group, one, MODELS) for one in resources for verb in (*APPLY, "list", "watch"))
-    yield from (Right(verb, "", "pods", MODELS) for verb in READ)
+    yield from (Right(verb, "", "pods", MODELS) for verb in ("get", "watch"))
     yield from (Right("list", "", one, MODELS) for one in ("resourcequotas", "limitranges"))
     yield Right("get", "", "secrets", MODELS, "vllm-api-key")
 
