@@ -86,11 +86,15 @@ def _sized(member: Any, replicas: int, resources: Resources) -> Any:
     return replace(member, replicas=replicas, resources=resources)
 
 
+def _nodes(count: int) -> st.SearchStrategy[tuple[int, ...]]:
+    return st.tuples(*[st.sampled_from([1, 1, 2, 4])] * count)
+
+
 def cases() -> st.SearchStrategy[Case]:
     return st.builds(
         Case,
-        nodes=st.lists(st.sampled_from([1, 1, 2, 4]), max_size=4).map(tuple),
-        quota=quotas(),
+        nodes=st.sampled_from([0, 1, 2, 2, 3, 3, 4]).flatmap(_nodes),
+        quota=st.one_of(st.just({}), quotas()),
         largest_memory=st.sampled_from([None, None, None, "16Gi", "24Gi"]),
         job=st.sampled_from([0, 0, 1, 2]),
         queue=st.integers(0, 2),
