@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import mlflow
 
 from serving.delivery.drawn import DrawnTraffic, await_answer
+from serving.delivery.engine_counters import EngineCounters
 from serving.delivery.steps import word_of
 from serving.delivery.target import NOTHING, ClusterTarget
 from serving.manifests.model import Desired
@@ -27,7 +28,6 @@ from tasks.rollouts import rollouts_of
 from tasks.run import current_run
 from tasks.settings import Settings
 from tasks.spec import Release
-from tasks.verify_modelcar import verify_pushed
 
 PROMPTS = 64
 ROUTE_SECONDS = 60.0  # from a route that is accepted to a gateway that follows it
@@ -73,7 +73,7 @@ def gateway_of_cluster(settings: Settings) -> tuple[str, dict[str, str]]:
 def roll_out_on_cluster(
     settings: Settings, spec: Release, version: ModelVersion, modelcar: Modelcar, dataset: Dataset
 ) -> Rollout:
-    """Raises VerificationFailed, NotSchedulable, Blocked, and what delivery_of raises."""
+    """Of a modelcar that was verified. Raises NotSchedulable, Blocked, and what delivery_of raises."""
     run = current_run()
 
     def say(text: str) -> None:
@@ -85,20 +85,27 @@ def roll_out_on_cluster(
 
     delivery = delivery_of(settings, spec, version, say)
     keep_delivery(settings, spec)
-    verify_pushed(version, modelcar)
     stable = delivery.target.stable(spec.name)
     if stable != delivery.word:
         say(f"  {hold_to_cluster(delivery.target.placed())}")
     prompts = prompts_of(spec, dataset.split("test").path)[:PROMPTS]
     plan = plan_of(spec, delivery, prompts, first=stable == NOTHING)
     traffic = DrawnTraffic(delivery.gateway, stable, delivery.word, prompts, delivery.headers)
-    done = roll_out(rollouts_of(settings, spec.name), plan, delivery.target, traffic, on_step)
+    clients = counters_of(settings, spec, delivery) if stable != NOTHING else None
+    done = roll_out(rollouts_of(settings, spec.name), plan, delivery.target, traffic, on_step, clients)
     return replace(
         done,
         reference=modelcar.reference,
         strategy=delivery.release.strategy,
         why=f"the spec's, for target {spec.delivery.target}",
     )
+
+
+def counters_of(settings: Settings, spec: Release, delivery: Delivery) -> EngineCounters | None:
+    """Two adapters on one engine share its counters, so only a pool's can be told apart."""
+    if settings.prometheus_url is None or delivery.release.strategy != "pool":
+        return None
+    return EngineCounters(settings.prometheus_url.rstrip("/"), spec.delivery.cluster.namespace)
 
 
 def plan_of(spec: Release, delivery: Delivery, prompts: Sequence[Messages], *, first: bool) -> Plan:

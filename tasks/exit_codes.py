@@ -14,7 +14,7 @@ BAD_INPUT = {
     "NotIndexed", "EmbedderMismatch", "EmbedderUnavailable", "IndexBusy", "ContextTooSmall", "ModelUnnamed", "TenantInvalid", "AddressTaken",
     "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "NoSuchRequest", "DatasetUnknown", "EndpointInvalid",
     "DocumentsSuiteInvalid", "DesiredInvalid", "PlatformInvalid", "VersionNotDeliverable", "OutputTaken", "ValuesInvalid",
-    "NoCluster", "RemoteRefused", "DeliveryUnset", "TargetInvalid", "RecordUnread",
+    "NoCluster", "PrometheusUnread", "RemoteRefused", "DeliveryUnset", "TargetInvalid", "RecordUnread",
     "InputInvalid", "YamlRefused", "DurationInvalid", "ProbeFailed", "BasesDiffer", "ClusterUnreadable",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",

@@ -43,7 +43,7 @@ from tasks.stack.control import default_engine, gateway_of
 from tasks.stage import Status, digest_of, stage
 from tasks.strategies import placed, shadow_of, target_of
 from tasks.swap import ended
-from tasks.verify_modelcar import place_verified
+from tasks.verify_modelcar import place_verified, verify_pushed
 
 PROMPTS = 64
 
@@ -73,6 +73,7 @@ def roll_out_version(
 
 def _roll_out_there(version: ModelVersion, modelcar: Modelcar, dataset: Dataset, spec: Release) -> Rollout:
     """By the targets gitops and kubernetes."""
+    verify_pushed(version, modelcar)
     client = mlflow.MlflowClient()
     before = alias_version(client, spec.name, "champion")
     rollout = roll_out_on_cluster(get_settings(), spec, version, modelcar, dataset)

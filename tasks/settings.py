@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     cluster_gateway_url: str | None = Field(
         None, description="The cluster's inference gateway without /v1, which a canary there is asked through."
     )
+    prometheus_url: str | None = Field(
+        None,
+        description="The cluster's Prometheus; with it a canary of strategy pool is judged by all requests of its engines too.",
+    )
     api_key: SecretStr | None = Field(
         None, description="Key that questions and embeddings are asked with, such as a virtual key of LiteLLM."
     )

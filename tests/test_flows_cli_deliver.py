@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,35 @@ from tests.fix_platform import PlatformRepository, git
 from tests.fix_pods import running_gateway
 
 pytestmark = pytest.mark.slow  # each command imports MLflow's client
-SERVE = """
-import sys
+SETTINGS = """
+import json, sys
+from dataclasses import asdict
 from pathlib import Path
-from tasks.cluster_rollout import serve_on_cluster
-from tasks.artifacts import ModelVersion
-from tasks.delivered import as_delivered
+from tasks.artifacts import Dataset, ModelVersion, Split
 from tasks.settings import get_settings
 from tasks.spec import load_release
 from tasks.stack.addresses import export_mlflow, mlflow_address
 settings = get_settings()
 export_mlflow(mlflow_address(settings))
 spec = load_release(Path("release.yaml"), needed=("nothing",))
+"""
+SERVE = """
+from tasks.cluster_rollout import serve_on_cluster
+from tasks.delivered import as_delivered
 for version in sys.argv[1:]:
     serve_on_cluster(settings, spec, ModelVersion(spec.name, version, "", "", ""), print)
 assert as_delivered(settings, spec) == spec
+"""
+ROLL_OUT = """
+from serving.modelcar import Modelcar
+from tasks.cluster_rollout import roll_out_on_cluster
+from tasks.run import start_run
+start_run(settings.state, Path("release.yaml"), spec.name, resume=False, fresh=True)
+version = ModelVersion(spec.name, sys.argv[1], "", "", "")
+digest = "sha256:" + sys.argv[1] * 64
+modelcar = Modelcar(f"liftlock/model@{digest}", digest, (), 0, 0)
+dataset = Dataset("tickets", "r", (Split("test", Path("data/test.jsonl"), "", 5),))
+print(json.dumps(asdict(roll_out_on_cluster(settings, spec, version, modelcar, dataset))))
 """
 GATEWAY = {"LIFTLOCK_CLUSTER_GATEWAY_URL": "http://127.0.0.1:9"}
 
@@ -66,21 +81,55 @@ def test_a_local_target_and_an_unknown_version_are_bad_input(released: Any, tmp_
     assert unknown.returncode == 2 and "77" in unknown.stderr
 
 
-def test_a_version_of_the_registry_is_served_on_the_cluster_and_an_earlier_one_again(
-    released: Any, registered: str, cluster: Cluster, tmp_path: Path
-) -> None:
-    """What a rollback does on a cluster: the registry's word, room, place, weight, promotion."""
+@pytest.fixture
+def on_cluster(released: Any, registered: str, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
+    """The spec with target kubernetes in a namespace of its own, behind a gateway. The function runs a program there."""
     namespace = cluster.api.namespace({})
-    spec, cpu = tmp_path / "release.yaml", "cpu: 500m, memory: 1Gi, shm: 256Mi"
-    where = f"target: kubernetes, cluster: {{namespace: {namespace}, form: deployment, {cpu}}}"
+    spec, small = tmp_path / "release.yaml", "cpu: 500m, memory: 1Gi, shm: 256Mi"
+    where = (
+        f"target: kubernetes, max_first_token_ratio: 20, cluster: {{namespace: {namespace}, form: deployment, {small}}}"
+    )
     spec.write_text(spec.read_text().replace("target: gitops", where))
+    (tmp_path / "prompt.yaml").write_text('user: "{{ticket}}"\n')
+    items = [{"id": str(number), "ticket": f"ticket {number}"} for number in range(5)]
+    (tmp_path / "data" / "test.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
     with running_gateway(cluster.api, namespace, registered) as (url, _):
         settings = {"LIFTLOCK_CLUSTER_GATEWAY_URL": url, "KUBECONFIG": str(cluster.kubeconfig)}
-        done = released("4", "3", program=SERVE, **settings)
+
+        def run(program: str, *arguments: str) -> tuple[Any, str]:
+            return released(*arguments, program=SETTINGS + program, **settings), namespace
+
+        yield run
+    cluster.api.client.delete(f"/api/v1/namespaces/{namespace}")
+
+
+def pools(cluster: Cluster, namespace: str) -> list[str]:
+    found = cluster.get(f"/apis/inference.networking.k8s.io/v1/namespaces/{namespace}/inferencepools")["items"]
+    return [each["metadata"]["name"] for each in found]
+
+
+def test_a_version_of_the_registry_is_served_on_the_cluster_and_an_earlier_one_again(
+    on_cluster: Any, registered: str, cluster: Cluster
+) -> None:
+    """What a rollback does there: the registry's word, room, place, weight, promotion."""
+    done, namespace = on_cluster(SERVE, "4", "3")
     assert done.returncode == 0, done.stdout + done.stderr
-    pools = cluster.get(f"/apis/inference.networking.k8s.io/v1/namespaces/{namespace}/inferencepools")["items"]
-    assert [each["metadata"]["name"] for each in pools] == [f"{registered}-v3"]
+    assert pools(cluster, namespace) == [f"{registered}-v3"]
     deployment = cluster.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{registered}-v3")
     images = [each.get("image", {}).get("reference") for each in deployment["spec"]["template"]["spec"]["volumes"]]
     assert f"registry.example.com/liftlock/{registered}@sha256:{'3' * 64}" in images
-    cluster.api.client.delete(f"/api/v1/namespaces/{namespace}")
+
+
+def test_a_release_with_a_clusters_target_goes_through_its_canary_there(
+    on_cluster: Any, registered: str, cluster: Cluster
+) -> None:
+    for version, weights in (("3", [100]), ("4", [10, 50, 100])):
+        done, namespace = on_cluster(ROLL_OUT, version)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rollout = json.loads(done.stdout)
+        assert rollout["outcome"] == "completed", rollout["reason"]
+        assert [step["weight"] for step in rollout["steps"]] == weights
+        assert pools(cluster, namespace) == [f"{registered}-v{version}"]
+    assert rollout["target"] == "kubernetes" and rollout["previous"] == f"{registered}-v3"
+    assert rollout["reference"] == f"liftlock/model@sha256:{'4' * 64}"
+    assert "schedulable on" in done.stderr and "canary at 10 %" in done.stderr

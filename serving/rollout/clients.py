@@ -10,12 +10,22 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from serving.rollout.model import Sample
 
 OWN_FAULT = {400, 401, 403, 405, 408, 409, 411, 413, 415, 422, 429, 431}  # the client's, or the key's: no version's
 GONE = "DC"  # the client hung up
+
+
+class ClientRequests(Protocol):
+    """Where requests of others than the release are read. They may undo a step and never pass one."""
+
+    def start(self, stable: str, candidate: str, weight: int) -> None:
+        """Begins a step."""
+
+    def samples(self) -> list[Sample]:
+        """Of the step so far."""
 
 
 @dataclass

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from serving.rollout.clients import ClientLog
+from serving.rollout.clients import ClientRequests
 from serving.rollout.kept import Kept, Rollouts
 from serving.rollout.kept_steps import Shown, keep_step, kept_steps
 from serving.rollout.looks import look, look_at_shadow
@@ -45,7 +45,7 @@ class Drive:
     on_step: Callable[[Step], None]
     steps: list[Step] = field(default_factory=list)
     warmed: WarmUp | None = None
-    clients: ClientLog | None = None
+    clients: ClientRequests | None = None
     shadow: Shadow | None = None
 
     @property
@@ -196,7 +196,7 @@ def roll_out(
     target: Target,
     traffic: Traffic,
     on_step: Callable[[Step], None],
-    clients: ClientLog | None = None,
+    clients: ClientRequests | None = None,
     shadow: Shadow | None = None,
 ) -> Rollout:
     """Bring `engine_model` to 100 percent of `model`'s traffic, or put the weight back where it was.
