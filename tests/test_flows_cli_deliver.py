@@ -90,7 +90,7 @@ def on_cluster(released: Any, registered: str, cluster: Cluster, tmp_path: Path)
         f"target: kubernetes, max_first_token_ratio: 20, cluster: {{namespace: {namespace}, form: deployment, {small}}}"
     )
     spec.write_text(spec.read_text().replace("target: gitops", where))
-    (tmp_path / "prompt.yaml").write_text('user: "{{ticket}}"\n')
+    (tmp_path / "prompt.yaml").write_text('system: Name the team.\nuser: "{{ticket}}"\n')
     items = [{"id": str(number), "ticket": f"ticket {number}"} for number in range(5)]
     (tmp_path / "data" / "test.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
     with running_gateway(cluster.api, namespace, registered) as (url, _):
