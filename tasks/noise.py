@@ -65,6 +65,12 @@ def measure_noise(spec: Release, where: Endpoint) -> NoiseFloor:
     return floor
 
 
+def check_spec(spec: Release, state: Path) -> None:
+    """Before the training: an evaluation from the cache would not look. Raises MarginBelowNoise."""
+    version = None if spec.gate.baseline == "base" else alias_version(mlflow.MlflowClient(), spec.name, "champion")
+    check_margin(state, spec.gate, spec.dataset.test, policy_of(spec, version))
+
+
 def check_margin(state: Path, gate: GateSpec, test: Path, policy: GatePolicy) -> None:
     """Raises MarginBelowNoise where a measurement of this suite says so. A margin of 0 asks for more than noise by itself."""
     file = _file(state, gate, test)

@@ -38,6 +38,7 @@ from tasks.labels import label_flow_run
 from tasks.lease import LeaseLost, leased
 from tasks.ledger import alias_version, event_sender
 from tasks.model_lock import ModelLock
+from tasks.noise import check_spec
 from tasks.package import check_package
 from tasks.place import Place, await_place, bring_up, current_place, end_unused, start
 from tasks.preflight import DoesNotFit
@@ -62,8 +63,8 @@ KEPT: dict[type, str] = {
 class Record:
     """A context manager around the stages. `keep` notes a stage's value for the report; the exit writes run.json and report.html.
 
-    Raises SpecInvalid, BaseModelRefused, LicenceNotAllowed, ShellMissing, StackTaken, EngineBusy, ReleaseUnderWay before the first
-    stage.
+    Raises SpecInvalid, BaseModelRefused, LicenceNotAllowed, ShellMissing, StackTaken, EngineBusy, MarginBelowNoise, ReleaseUnderWay
+    before the first stage.
     """
 
     def __init__(self, spec_file: Path, *, resume: bool, fresh: bool, actor: str = "") -> None:
@@ -82,6 +83,7 @@ class Record:
         settings = get_settings()
         own = bring_up(settings, self.spec, self._base)
         self.where: Addresses = addresses(settings)
+        check_spec(self.spec, settings.state)
         self._stack.enter_context(ModelLock(self.where.dsn("liftlock"), self.spec.name))
         self._place: Place = start(settings, own) if own else current_place(settings, self.spec.name)
         self.run: Run = start_run(settings.state, self.spec_file, self.spec.name, **self._options)
