@@ -15,6 +15,8 @@ from serving.delivery.apply_effect import ApplyEffect
 from serving.delivery.conflicts import Conflict
 from serving.delivery.kube_api import FIELD_MANAGER
 from serving.delivery.target import NOTHING
+from serving.rollout.kept import Rollouts
+from tasks.rollouts import abort
 from tests.delivery_process import MODEL, Asked, kill_in_every_phase, killed_when, release, target_of
 from tests.fix_cluster import Cluster
 from tests.fix_engine import Behaviour
@@ -182,3 +184,14 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(scene: Scene) -> N
     said = target.preview(MODEL)
     assert f"+  name: {MODEL}-v2" in said and "liftlock.json" not in said
     assert scene.names(POOLS) == {f"{MODEL}-v1"}
+
+
+def test_a_rollout_whose_pipeline_is_gone_is_aborted_by_a_person(scene: Scene) -> None:
+    scene.delivered("1")
+    asked, rollouts = replace(scene.asked, version="2"), Rollouts(Path(scene.asked.state) / "rollouts")
+    killed_when(asked, lambda: rollouts.all()[-1].state.phase == "watching")
+    assert scene.names(POOLS) == {f"{MODEL}-v1", f"{MODEL}-v2"}
+    said = abort(rollouts, replace(target_of(asked), release=None), "not today")
+    assert said == f"{MODEL}: undone; {MODEL}-v1 has all of the traffic"
+    assert scene.names(POOLS) == {f"{MODEL}-v1"}
+    assert rollouts.last().state.reason == "not today"

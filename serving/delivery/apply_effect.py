@@ -51,7 +51,7 @@ class ApplyEffect:
         deadline = time.monotonic() + self.seconds
         wanted = objects_of(change.record)
         patiently(lambda: self._apply(change, wanted), self.seconds)
-        self._await_ready([] if change.undo else wanted, deadline)
+        self._await_ready([each for each in wanted if not change.undo or each["kind"] == "HTTPRoute"], deadline)
         patiently(lambda: self._prune(change, wanted), self.seconds)
 
     def preview(self, change: Change) -> str:

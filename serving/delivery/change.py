@@ -19,7 +19,7 @@ SUBJECT_WIDTH = 90
 class Change:
     """What shall be in force, and why. `record` None: the model goes.
 
-    `undo`: the candidate may never have been ready, so it is in force when it is applied; stable has served all along.
+    `undo`: the candidate may never have been ready, so no workload is waited for; stable has served all along.
     """
 
     model: str

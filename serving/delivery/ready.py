@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from serving.delivery.trouble import of_route
+
 Object = Mapping[str, Any]
 READY_CONDITION = {"InferenceService": "PredictorReady", "LLMInferenceService": "WorkloadsReady"}
 """Ready of an InferenceService waits for an address of its own as well, which nobody asks here: the pool selects its pods."""
@@ -13,6 +15,8 @@ READY_CONDITION = {"InferenceService": "PredictorReady", "LLMInferenceService": 
 def missing(found: Object) -> str:
     """Empty where it is ready, and for kinds that are in force when they are applied."""
     kind, status = found["kind"], found.get("status") or {}
+    if kind == "HTTPRoute":
+        return _route(found)
     name, generation = f"{kind} {found['metadata']['name']}", found["metadata"].get("generation", 0)
     if kind not in ("Deployment", *READY_CONDITION):
         return ""
@@ -38,6 +42,16 @@ def _rollout(name: str, found: Object, status: Object) -> str:
     if updated < wanted or status.get("replicas", 0) > updated or available < wanted:
         return f"{name} has {available} of {wanted} replicas available, {updated} of them new"
     return ""
+
+
+def _route(found: Object) -> str:
+    """Weights count when the gateway has taken them."""
+    name, generation = f"HTTPRoute {found['metadata']['name']}", found["metadata"].get("generation", 0)
+    if why := of_route(found):
+        return f"{name}: {why}"
+    parents = (found.get("status") or {}).get("parents") or ()
+    seen = [each.get("observedGeneration", 0) for parent in parents for each in parent.get("conditions") or ()]
+    return f"{name}: its gateway has not taken the last change yet" if min(seen, default=0) < generation else ""
 
 
 def _stopped(found: Object) -> bool:
