@@ -12,6 +12,7 @@ from serving.delivery.engine_counters import EngineCounters
 from serving.delivery.steps import word_of
 from serving.delivery.target import NOTHING, ClusterTarget
 from serving.manifests.model import Desired
+from serving.manifests.render import notes
 from serving.modelcar import Modelcar
 from serving.rollout.ask import Messages
 from serving.rollout.model import Step
@@ -87,7 +88,9 @@ def roll_out_on_cluster(
     keep_delivery(settings, spec)
     stable = delivery.target.stable(spec.name)
     if stable != delivery.word:
-        say(f"  {hold_to_cluster(delivery.target.placed())}")
+        placed = delivery.target.placed()
+        for said in (hold_to_cluster(placed), *notes(placed)):
+            say(f"  {said}")
     prompts = prompts_of(spec, dataset.split("test").path)[:PROMPTS]
     plan = plan_of(spec, delivery, prompts, first=stable == NOTHING)
     traffic = DrawnTraffic(delivery.gateway, stable, delivery.word, prompts, delivery.headers)

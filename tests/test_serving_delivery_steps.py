@@ -7,7 +7,7 @@ import yaml
 
 from serving.delivery.record import RECORD, Record, RecordUnread, files_of, from_text, to_text
 from serving.delivery.steps import beside, brought_back, member_called, promoted, weighed, without_candidate, word_of
-from serving.manifests.model import Desired
+from serving.manifests.model import Desired, DesiredInvalid
 from tests.fix_rendered import adapter_member, desired, member
 
 
@@ -71,6 +71,14 @@ def test_one_engine_restarts_when_the_candidate_is_placed_and_never_again() -> N
     up = [weighed(placed, 10), weighed(placed, 100), promoted(weighed(placed, 100))]
     down = [without_candidate(weighed(placed, 0))]
     assert all(record and engine(record) == engine(placed) for record in [*up, *down])
+
+
+def test_two_modelcars_for_an_engine_that_mounts_one_are_refused_before_it_restarts() -> None:
+    release = replace(adapters("2"), form="inferenceservice")
+    with pytest.raises(DesiredInvalid, match="form deployment, which mounts several"):
+        beside(release, served(adapters("1")), 0)
+    both = replace(release, candidate=adapter_member("2", car="1"))
+    assert versions(beside(both, served(adapters("1")), 0)) == [("1", 100), ("2", 0)]
 
 
 def test_the_next_release_drops_the_adapters_of_the_last_one() -> None:

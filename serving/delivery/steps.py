@@ -26,7 +26,10 @@ def member_called(record: Record, word: str) -> Member | None:
 
 
 def beside(release: Desired, record: Record | None, weight: int) -> Record:
-    """The release's candidate beside what is stable now. `release` has the candidate alone."""
+    """The release's candidate beside what is stable now. `release` has the candidate alone.
+
+    Raises DesiredInvalid, for one where two modelcars are for one engine that cannot mount both.
+    """
     candidate = release.candidate
     if candidate is None:
         raise ValueError("a release without a candidate delivers nothing")
@@ -37,14 +40,11 @@ def beside(release: Desired, record: Record | None, weight: int) -> Record:
 
 
 def _on_engine_of(release: Desired, stable: Member, candidate: Member) -> Member:
-    """With strategy adapter one engine serves both, as the candidate wants it. A Deployment mounts stable's own modelcar beside
-    the candidate's; with the other forms the candidate's holds both adapters.
-    """
+    """With strategy adapter one engine serves both, as the candidate wants it, each from its own modelcar."""
     if release.strategy != "adapter":
         return stable
-    modelcar = stable.modelcar if release.form == "deployment" else candidate.modelcar
     kept = replace(candidate, version=stable.version, adapter=stable.adapter, evidence=stable.evidence)
-    return replace(kept, modelcar=modelcar)
+    return replace(kept, modelcar=stable.modelcar)
 
 
 def weighed(record: Record, weight: int) -> Record:
