@@ -8,17 +8,22 @@ from dataclasses import dataclass, field
 
 import httpx
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 180
+MOST_RUNNING = 32  # where the machine stands still no more are sent: they would wait for each other, release or not
 
 
 @dataclass
 class Caller:
-    """A context manager: asks `model` at the gateway `rate` times a second while the block runs, and waits for the last answers."""
+    """A context manager: asks `model` at the gateway `rate` times a second while the block runs, and waits for the last answers.
+
+    `left_out` were due and not sent, see MOST_RUNNING.
+    """
 
     url: str
     model: str
     rate: float
     answered: int = 0
+    left_out: int = 0
     failed: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Caller:
@@ -39,8 +44,12 @@ class Caller:
     def _tick(self) -> None:
         due = time.monotonic()
         while not self._ended.is_set():
-            self._asking.append(threading.Thread(target=self._ask, daemon=True))
-            self._asking[-1].start()
+            self._asking = [thread for thread in self._asking if thread.is_alive()]
+            if len(self._asking) < MOST_RUNNING:
+                self._asking.append(threading.Thread(target=self._ask, daemon=True))
+                self._asking[-1].start()
+            else:
+                self.left_out += 1
             due += 1 / self.rate
             self._ended.wait(max(0.0, due - time.monotonic()))
 
