@@ -134,7 +134,10 @@ class CompleteCluster:
         self.client = server.client
         self.objects.define(*DOCTOR_DEFINITIONS)
         overlay = own_values(folder)
-        self.wanted = [(one, STATUSES.get((one["kind"], one["metadata"]["name"]))) for one in rendered(overlay)]
+        self.wanted = [
+            (one, STATUSES.get((one["kind"], one["metadata"]["name"])))
+            for one in [*rendered(overlay), *rendered(DEPLOY / "state")]
+        ]
         spaces = [(thing("v1", "Namespace", name), None) for name in ("serving", "argocd", "inference")]
         self.wanted = [*spaces, *self.wanted, *platform()]
         self.kinds: dict[tuple[str, str], tuple[Document, Document | None]] = {}

@@ -33,7 +33,7 @@ def queued(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         for one, _ in platform():
             if one["kind"] in QUEUES:
                 objects.put(one)
-        for one in rendered(DEPLOY / "mlops"):
+        for one in [*rendered(DEPLOY / "mlops"), *rendered(DEPLOY / "state")]:
             if one["kind"] != "ExternalSecret":
                 objects.put(one)
         objects.put(thing("v1", "PersistentVolume", "state", spec={
