@@ -185,9 +185,18 @@ def test_a_node_that_goes_while_the_canary_is_watched_undoes_it_and_stable_serve
     node = lose_node_of(scene, f"{MODEL}-v2")
     thread.join(120)
     scene.cluster.add_l4(node)
+    cordon(scene, False)
     assert [each.outcome for each in ended] == ["undone"]
     assert "failed" in ended[0].reason
     assert scene.deployments() == {f"{MODEL}-v1"}
+
+
+def cordon(scene: Scene, unschedulable: bool) -> None:
+    """Every node, so that no other one takes the pod over."""
+    for node in scene.cluster.get("/api/v1/nodes")["items"]:
+        path = f"/api/v1/nodes/{node['metadata']['name']}"
+        change = {"spec": {"unschedulable": unschedulable}}
+        scene.cluster.api.client.patch(path, json=change, headers={"content-type": "application/merge-patch+json"})
 
 
 def lose_node_of(scene: Scene, member: str) -> str:
@@ -198,6 +207,7 @@ def lose_node_of(scene: Scene, member: str) -> str:
     path = f"/api/v1/namespaces/{scene.asked.namespace}/pods"
     pods = [pod for pod in scene.cluster.get(path)["items"] if pod["metadata"]["labels"][NAME] == member]
     node: str = pods[0]["spec"]["nodeName"]
+    cordon(scene, True)
     scene.cluster.api.client.delete(f"/api/v1/nodes/{node}")
     for pod in pods:
         name = pod["metadata"]["name"]
