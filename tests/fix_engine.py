@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,7 +57,8 @@ class Asked:
 class FakeEngine:
     """`models` can be changed while it runs; `requests` counts completions by the name that they asked for.
 
-    `adapters` is a folder in which more of them are found by name, as vLLM's resolver does.
+    `adapters` is a folder in which more of them are found by name, as vLLM's resolver does. `says` gives the whole text of a
+    streamed answer, None where the model's name will do.
     """
 
     url: str = ""
@@ -67,6 +68,7 @@ class FakeEngine:
     requests: Counter[str] = field(default_factory=Counter)
     unloaded: list[str] = field(default_factory=list)
     adapters: Path | None = None
+    says: Callable[[str, Any], str | None] = lambda model, messages: None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def forget(self) -> None:
@@ -184,6 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, path: str, asked: Json, behaviour: Behaviour, ordinal: int) -> None:
         model = asked["model"]
+        said = self.engine.says(model, asked.get("messages"))
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
@@ -194,11 +197,12 @@ class _Handler(BaseHTTPRequestHandler):
             if number == behaviour.chunks // 2 and is_hit(ordinal, behaviour.cut_share):
                 self.close_connection = True
                 return
-            self._event(json.dumps(_chunk(path, model, number)))
+            text = model if said is None else said if number == 1 else ""
+            self._event(json.dumps(_chunk(path, model, number, text)))
         if is_hit(ordinal, behaviour.stream_error_share):
             self._event(json.dumps(_error("the engine failed late", "BadRequestError", 400)))
         if (asked.get("stream_options") or {}).get("include_usage"):
-            self._event(json.dumps({**_chunk(path, model, 0), "choices": [], "usage": USAGE}))
+            self._event(json.dumps({**_chunk(path, model, 0, ""), "choices": [], "usage": USAGE}))
         self._event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
 
@@ -242,9 +246,9 @@ def _whole(path: str, asked: Json, said: str = "") -> Json:
     return {"id": "x", "object": kind, "created": 0, "model": model, "choices": [choice], "usage": USAGE}
 
 
-def _chunk(path: str, model: str, number: int) -> Json:
+def _chunk(path: str, model: str, number: int, text: str) -> Json:
     choice: Json = {"index": 0, "finish_reason": None, "logprobs": None}
-    text = "" if number == 0 else model
+    text = "" if number == 0 else text
     if path == "/v1/completions":
         choice["text"] = text
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import openai
 import psutil
 import pytest
 
+from serving.rollout.golden import key_of
+from tasks.golden import golden_of
 from tests.fix_caller import Caller
 from tests.fix_engine import FakeEngine
 from tests.fix_stack import NAME, ROOT, SUITE, TICKET, Stack, Takeover
@@ -188,12 +191,21 @@ def test_a_starting_spec_of_ones_own_runs(stack: Stack, champion: dict[str, Any]
     assert done.returncode == document["exit_code"] in (0, 3, 4)
 
 
+def _as_on_record(stack: Stack, takeover: Takeover) -> Callable[[str, Any], str | None]:
+    """A canary must answer its golden prompts as at its evaluation."""
+    client, said = client_of(stack), dict[tuple[str, str], str]()
+    for number in (takeover.old, takeover.new):
+        name = client.get_model_version(NAME, number).tags["liftlock.engine_model"]
+        said |= {(name, key_of(one.messages)): one.answer for one in golden_of(client, NAME, number)}
+    return lambda model, messages: said.get((model, key_of(messages or ())))
+
+
 def test_no_request_of_twenty_a_second_fails_during_ten_promotions_and_rollbacks(
     stack: Stack, takeover: Takeover, engine: FakeEngine
 ) -> None:
     """All real but the engine, which answers at once: the machine's own answers six a second. The next test puts it back."""
     assert stack.run("rollback", NAME, "--to", takeover.old).returncode == 0
-    engine.adapters = stack.state / "adapters"
+    engine.adapters, engine.says = stack.state / "adapters", _as_on_record(stack, takeover)
     environment = {**stack.environment, "LIFTLOCK_VLLM_URL": engine.url}
     code = MOVES.format(name=NAME, old=takeover.old, new=takeover.new)
     up = subprocess.run([*stack.argv, "up"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -202,7 +214,7 @@ def test_no_request_of_twenty_a_second_fails_during_ten_promotions_and_rollbacks
         done = subprocess.run(
             [stack.argv[0], "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
         )
-    engine.adapters = None
+    engine.adapters, engine.says = None, lambda *_: None
     assert done.returncode == 0, done.stderr
     assert caller.failed == []
     assert caller.answered > 10 * A_SECOND
