@@ -104,6 +104,7 @@ gate: # what the adapter must show before it may serve, item by item against the
   max_newly_failing_cases: 0 # cases that the baseline passes and the adapter may fail
   block: 0 # items between two looks, 32 with 300 items; the gate then stops as soon as it is sure. 0 asks all at once
   seed: 0 # of the random order of the blocks
+  # repeats: 3 # answers of each item, where the task samples (do_sample: true)
   # cluster: document # a slice of $suite.yaml whose items belong together
   # slices: # rules for parts of the items; all rules share alpha
   #   -
@@ -127,7 +128,23 @@ modelcar: # the signed image that the model is shipped in
 
 delivery: # how the new version takes over the traffic
   target: local # vLLM and Envoy on this machine
-  strategy: adapter # one engine, two adapters; the gateway splits by weight; or auto
+  strategy: adapter # one engine, two adapters; the gateway splits by weight; or pool, swap, mirror, auto
+  # cluster: # of the targets gitops (commits) and kubernetes (server-side apply); see deploy/serving/platform.yaml too
+  #   namespace: serving # where the model is served
+  #   form: inferenceservice # or deployment, llminferenceservice
+  #   replicas: 1 # engines of each version
+  #   cpu: "2" # what an engine asks for; the limits are its most
+  #   cpu_limit: "4" # cores
+  #   memory: 8Gi # what an engine asks for
+  #   memory_limit: 12Gi # /dev/shm counts against it
+  #   shm: 2Gi # shared memory
+  #   request_seconds: 240 # the route's limit on one request; pods drain as long
+  #   startup_seconds: 600 # budget of a cold start; left out, from the weights and earlier starts
+  #   alias: # the model's entry in LiteLLM's list; left out, the list stays as it is
+  #     name: $name # what clients call it there
+  #     input_cost_per_token: 0.0000002 # dollars; without a cost budgets never bind
+  #     output_cost_per_token: 0.0000006 # dollars
+  #     info: {owner: my-team} # what the catalogue shows
   steps: [10, 50, 100] # weight of the canary in percent; the last is 100
   min_requests: 8 # requests the canary must have answered in each step
   max_error_rate: 0.0 # highest share of failed canary requests

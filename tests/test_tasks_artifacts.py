@@ -41,6 +41,8 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(arguments)
     if origin in (Union, UnionType):
         return st.one_of(*map(values, arguments))
+    if origin is dict and arguments[0] is str:  # what JSON calls an object
+        return st.dictionaries(values(str), values(arguments[1]), max_size=2)
     assert origin is tuple, f"{kind} does not survive JSON with its type"
     if arguments[1:] == (...,):
         return st.lists(values(arguments[0]), max_size=2).map(tuple)
