@@ -21,7 +21,8 @@ release: setup ## Dataset to champion: train, evaluate, gate, pack, canary, serv
 test: setup ## Lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory lint
 	@$(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
-	@$(RUN) -m pytest -m slow
+	@$(RUN) -m pytest -m "slow and not stack" --numprocesses 2 --dist loadfile
+	@$(RUN) -m pytest -m stack
 
 lint: ## ruff, mypy and the import contracts
 	@.venv/bin/ruff check .

@@ -25,7 +25,7 @@ from tasks.stack.addresses import addresses
 from tests.fix_caller import Caller
 from tests.fix_stack import NAME, Stack, Takeover, quick_spec
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(3600)]
 GIVE_UP_SECONDS = 600  # a busy machine is slow, not wrong; the promises have their own numbers
 A_SECOND = 2  # vLLM on a small machine answers about six a second
 

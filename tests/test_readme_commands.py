@@ -11,7 +11,7 @@ import pytest
 
 from tests.fix_stack import ROOT, Stack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(3600)]
 RUN_ELSEWHERE = {
     "make release": "test_flows_release.champion",
     "make test": "this run",

@@ -17,7 +17,7 @@ from tasks.stack.own_engines import OwnEngine, read_own
 from tasks.stack.supervisor import Supervisor
 from tests.fix_stack import Stack
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.stack]
 MODEL = "second-engine"
 
 
