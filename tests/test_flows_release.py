@@ -19,7 +19,7 @@ from tests.fix_caller import Caller
 from tests.fix_engine import FakeEngine
 from tests.fix_stack import NAME, ROOT, SUITE, TICKET, Stack, Takeover
 
-pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(3600)]  # the first test's time includes a whole release
+pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(3600)]  # of a whole release
 STAGES = ["prepare", "train", "evaluate", "judge", "register", "preflight", "build_and_push", "roll_out", "sample"]
 A_SECOND = 20
 MOVES = """

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fix_stack import Stack
 
-pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(3600)]  # the first test's time includes a whole release
+pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(3600)]  # of a whole release
 MODEL = "ticket-router"
 LONG = {
     "model": MODEL,
