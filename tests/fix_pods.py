@@ -42,14 +42,20 @@ class Pods:
     route: dict[str, Any] = field(default_factory=dict)
     trouble: str = ""  # of the last look
     _stop: threading.Event = field(default_factory=threading.Event)
+    _looking: threading.Lock = field(default_factory=threading.Lock)
 
     def follow(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
-            try:
-                self.look()
-                self.trouble = ""
-            except Exception as error:  # noqa: BLE001 - the API server may be down for a while: what was known stays
-                self.trouble = repr(error)
+            with self._looking:
+                if not self._stop.is_set():
+                    self._try()
+
+    def _try(self) -> None:
+        try:
+            self.look()
+            self.trouble = ""
+        except Exception as error:  # noqa: BLE001 - the API server may be down for a while: what was known stays
+            self.trouble = repr(error)
 
     def look(self) -> None:
         listed = self._get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]
@@ -116,8 +122,9 @@ class Pods:
 
     def close(self) -> None:
         self._stop.set()
-        for stack, _, _ in self.engines.values():
-            stack.close()
+        with self._looking:  # the last look starts engines
+            for stack, _, _ in self.engines.values():
+                stack.close()
 
 
 class _Gateway(BaseHTTPRequestHandler):

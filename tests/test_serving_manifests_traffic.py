@@ -102,8 +102,14 @@ def test_the_share_of_two_adapters_on_one_engine_is_the_weight(gateway: Inferenc
 
 
 def _until_drawn(gateway: InferenceGateway, wanted: set[str]) -> None:
-    """The picker's watch has the new weights: of 30 requests none went elsewhere, and each name came."""
-    await_that(lambda: set(asked(gateway, "ticket-router", 30)["ticket-router"]) == wanted)
+    """The picker's watch has the pods and the new weights: of 30 requests none went elsewhere or nowhere, and each name came."""
+
+    def drawn() -> bool:
+        gateway.share()
+        all_served = all(gateway.ask("ticket-router").status_code == 200 for _ in range(30))
+        return all_served and set(gateway.share()["ticket-router"]) == wanted
+
+    await_that(drawn)
 
 
 def test_no_request_is_lost_through_releases(gateway: InferenceGateway, namespace: str) -> None:
