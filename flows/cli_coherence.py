@@ -102,7 +102,7 @@ def coherence(
 def _measured(name: str) -> tuple[str, dict[str, Any]]:
     from flows.cli_promotion import connected
     from serving.coherence.measured import figures_of
-    from tasks.rollout_record import champion_rollout
+    from tasks.champion_report import champion_rollout
 
     connected(start=False)
     return f"release record of {name}", figures_of(name, champion_rollout(name))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 import mlflow
 from pydantic import TypeAdapter
 
 from serving.rollout.golden import Golden
 from tasks.artifacts import EvalPair
-from tasks.promotion.evidence import EvidenceRefused, evidence_folder
+from tasks.promotion.evidence import EvidenceRefused, read_document
 
 FILE, TAG = "golden.json", "liftlock.golden_sha256"
 
@@ -35,9 +33,7 @@ def golden_of(client: mlflow.MlflowClient, name: str, version: str) -> tuple[Gol
     tags: Mapping[str, str] = found.tags
     if TAG not in tags:
         return ()
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{evidence_folder(tags['liftlock.evidence'])}/{FILE}"
-        text = Path(client.download_artifacts(found.run_id, path, folder)).read_text()
+    text = read_document(client, found, FILE)
     observed = hashlib.sha256(text.encode()).hexdigest()
     if observed != tags[TAG]:
         raise EvidenceRefused(

@@ -12,10 +12,9 @@ from mlflow import MlflowClient
 from serving.coherence.check import check
 from serving.coherence.measured import RecordUnusable, figures_of
 from serving.rollout.model import Finding, Rollout, SideStats, Step
-from tasks.champion_report import NoChampion
+from tasks.champion_report import NoChampion, champion_rollout
 from tasks.exit_codes import code_of
 from tasks.promotion.evidence import keep_document
-from tasks.rollout_record import champion_rollout
 from tests.fix_coherence import TODAY, changed, written
 
 KEY = "c" * 64

@@ -49,6 +49,13 @@ def keep_document(client: mlflow.MlflowClient, run_id: str, key: str, name: str,
         client.log_artifact(run_id, str(file), evidence_folder(key))
 
 
+def read_document(client: mlflow.MlflowClient, version: ModelVersion, name: str) -> str:
+    """What keep_document kept of the version. Raises KeyError for a version without evidence, MlflowException."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{evidence_folder(version.tags['liftlock.evidence'])}/{name}"
+        return Path(client.download_artifacts(version.run_id, path, folder)).read_text(encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class Artifacts:
     """One version's artifacts, fetched when they are first asked for."""

@@ -14,7 +14,7 @@ from serving.fit import FitReport
 from serving.modelcar import Modelcar
 from tasks.artifacts import Dataset, ModelVersion
 from tasks.dataset import read_dataset
-from tasks.promotion.evidence import EvidenceRefused, evidence_folder
+from tasks.promotion.evidence import EvidenceRefused, evidence_folder, read_document
 from tasks.promotion.ledger import ALIASES
 from tasks.spec import Release
 
@@ -55,9 +55,7 @@ def recall_spec(client: mlflow.MlflowClient, name: str, version: str) -> Release
     """Of the release that made the version. Raises EvidenceRefused."""
     try:
         found = client.get_model_version(name, version)
-        with tempfile.TemporaryDirectory() as folder:
-            path = f"{evidence_folder(found.tags['liftlock.evidence'])}/spec.json"
-            return Release.model_validate_json(Path(client.download_artifacts(found.run_id, path, folder)).read_text())
+        return Release.model_validate_json(read_document(client, found, "spec.json"))
     except (MlflowException, OSError, KeyError, ValueError) as error:
         raise EvidenceRefused(
             f"{name} version {version}: its spec cannot be read ({str(error)[:200]}); release it again"
