@@ -155,6 +155,7 @@ def _say_verified(document: dict[str, Any], as_json: bool) -> None:
     for kind, digest in document["statements"]:
         typer.echo(f"  {digest[:19]}…  {kind}")
     typer.echo(f"  {len(document['files'])} files signed; {document['bytes_read']:,} bytes of layers read and right")
+    typer.echo(f"  payload {document['payload_digest']}")
     if document["verdict"]:
         typer.echo(f"  the gate's verdict: {document['verdict']}")
     typer.echo(f"{document['reference']}  verified: signed as {document['identity']} by {_who(document)}")

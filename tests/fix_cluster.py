@@ -33,7 +33,7 @@ from tests.fix_api_server import (
 )  # fmt: skip
 from tests.fix_envoy import free_ports
 
-NETWORKS = (64, 250)  # 127.N.0.0/16 for the pods of one cluster, so that two on one machine do not meet
+NETWORKS = range(64, 251)  # 127.N.0.0/16 for the pods of one cluster
 STAGES = Path(__file__).parent / "data" / "kwok_stages.yaml"
 CPU_NODE = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 L4_NODE = {"cpu": "3920m", "memory": "13Gi", "ephemeral-storage": "47Gi", "pods": "110", "nvidia.com/gpu": "1"}
@@ -156,9 +156,21 @@ def _controllers(cluster: Cluster) -> None:
     cluster.start("kube-scheduler", *flags, f"--secure-port={scheduler}")
     cluster.start(
         "kwok", f"--kubeconfig={cluster.kubeconfig}", f"--config={STAGES}", "--manage-all-nodes=true",
-        f"--cidr=127.{random.randint(*NETWORKS)}.0.1/16", "--node-lease-duration-seconds=40", f"--server-address=127.0.0.1:{kwok}",
+        f"--cidr=127.{_own_network(cluster.stack)}.0.1/16", "--node-lease-duration-seconds=40", f"--server-address=127.0.0.1:{kwok}",
         "--node-ip=127.0.0.1",
     )  # fmt: skip
+
+
+def _own_network(stack: ExitStack) -> int:
+    """One that no other cluster of this machine has: whose abstract socket is bound, until this cluster ends."""
+    for number in random.sample(NETWORKS, len(NETWORKS)):
+        held = stack.enter_context(socket.socket(socket.AF_UNIX))
+        try:
+            held.bind(f"\0liftlock-pods-127.{number}")
+        except OSError:
+            continue
+        return number
+    raise AssertionError(f"all {len(NETWORKS)} networks are taken")
 
 
 def start_argocd(cluster: Cluster) -> None:

@@ -15,13 +15,19 @@ FLAGS = ("--dtype=bfloat16", "--max-model-len=2048", "--gpu-memory-utilization=0
 LORA = (*FLAGS, "--enable-lora", "--max-loras=4", "--max-lora-rank=8")
 
 
+def evidence(car: str) -> tuple[tuple[str, str], ...]:
+    """With what was signed for the modelcar."""
+    reports = (("eval_report_sha256", f"sha256:{'e' * 64}"), ("fit_report_sha256", f"sha256:{'f' * 64}"))
+    return (*reports, ("signature", f"sha256:{(car * 64)[:63]}d"))
+
+
 def member(version: str = "3", **changes: Any) -> Member:
     made = Member(
         version=version,
         modelcar=f"registry.example.com/models/ticket-router@sha256:{version * 64}",
         flags=FLAGS,
         fit=Fit(f"sha256:{'b' * 64}", "nvidia-l4", "fits"),
-        evidence=(("eval_report_sha256", f"sha256:{'e' * 64}"), ("fit_report_sha256", f"sha256:{'f' * 64}")),
+        evidence=evidence(version),
     )
     return replace(made, **changes)
 
@@ -30,7 +36,7 @@ def adapter_member(version: str = "3", car: str = "4") -> Member:
     """Both versions' adapters lie in one modelcar."""
     adapter = Adapter(f"ticket-router-v{version}", f"adapters/ticket-router-v{version}")
     modelcar = f"registry.example.com/models/ticket-router@sha256:{car * 64}"
-    return member(version, flags=LORA, adapter=adapter, modelcar=modelcar)
+    return member(version, flags=LORA, adapter=adapter, modelcar=modelcar, evidence=evidence(car))
 
 
 def desired(**changes: Any) -> Desired:

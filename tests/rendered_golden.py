@@ -24,11 +24,12 @@ ALIAS = Alias(
 def cases() -> dict[str, Desired]:
     """The full model with pools is the first; the others show what differs."""
     old, new = adapter_member("3", "3"), adapter_member("4", "4")
-    idle = replace(new.adapter or Adapter("", ""), modelcar=new.modelcar)
+    idle = replace(new.adapter or Adapter("", ""), modelcar=new.modelcar, signature=new.signature)
     every = {
         "pools": desired(stable=member("3", replicas=2), alias=ALIAS),
         "one-engine-two-adapters": on_one_engine(),
         "one-engine-two-modelcars": on_one_engine(form="deployment", stable=old, candidate=new),
+        "one-engine-two-modelcars-kserve": on_one_engine(stable=old, candidate=new),
         "one-engine-undone": on_one_engine(
             form="deployment", stable=old, candidate=None, weight=0, idle_adapters=(idle,)
         ),

@@ -7,7 +7,7 @@ import yaml
 
 from serving.delivery.record import RECORD, Record, RecordUnread, files_of, from_text, to_text
 from serving.delivery.steps import beside, brought_back, member_called, promoted, weighed, without_candidate, word_of
-from serving.manifests.model import Desired, DesiredInvalid
+from serving.manifests.model import Desired, Form
 from tests.fix_rendered import adapter_member, desired, member
 
 
@@ -15,9 +15,9 @@ def pools(version: str = "2") -> Desired:
     return desired(stable=None, candidate=member(version), weight=0, form="deployment")
 
 
-def adapters(version: str = "2") -> Desired:
+def adapters(version: str = "2", form: Form = "deployment") -> Desired:
     candidate = adapter_member(version, car=version)
-    return desired(stable=None, candidate=candidate, weight=0, strategy="adapter", form="deployment")
+    return desired(stable=None, candidate=candidate, weight=0, strategy="adapter", form=form)
 
 
 def served(release: Desired) -> Record:
@@ -61,24 +61,18 @@ def test_an_earlier_version_comes_back_beside_the_one_that_keeps_the_traffic() -
 
 def engine(record: Record) -> object:
     """What restarts the engine where it changes."""
-    return yaml.safe_load(files_of(record)["ticket-router/workload.yaml"])["spec"]["template"]
+    spec = yaml.safe_load(files_of(record)["ticket-router/workload.yaml"])["spec"]
+    return spec.get("predictor") or spec["template"]
 
 
-def test_one_engine_restarts_when_the_candidate_is_placed_and_never_again() -> None:
-    first = served(adapters("1"))
-    placed = beside(adapters("2"), first, 0)
+@pytest.mark.parametrize("form", ["deployment", "inferenceservice"])
+def test_one_engine_restarts_when_the_candidate_is_placed_and_never_again(form: Form) -> None:
+    first = served(adapters("1", form))
+    placed = beside(adapters("2", form), first, 0)
     assert engine(placed) != engine(first)
     up = [weighed(placed, 10), weighed(placed, 100), promoted(weighed(placed, 100))]
     down = [without_candidate(weighed(placed, 0))]
     assert all(record and engine(record) == engine(placed) for record in [*up, *down])
-
-
-def test_two_modelcars_for_an_engine_that_mounts_one_are_refused_before_it_restarts() -> None:
-    release = replace(adapters("2"), form="inferenceservice")
-    with pytest.raises(DesiredInvalid, match="form deployment, which mounts several"):
-        beside(release, served(adapters("1")), 0)
-    both = replace(release, candidate=adapter_member("2", car="1"))
-    assert versions(beside(both, served(adapters("1")), 0)) == [("1", 100), ("2", 0)]
 
 
 def test_the_next_release_drops_the_adapters_of_the_last_one() -> None:

@@ -175,23 +175,6 @@ def test_a_quota_for_one_gpu_admits_one_engine_and_the_renderer_says_so_before(
     assert len(engines(cluster, namespace)) == 1
 
 
-def test_rendered_stamps_are_admitted_and_a_changed_argument_is_not(cluster: Cluster) -> None:
-    """By the admission policy of deploy/policies, on the pods that the Deployment makes."""
-    folder = Path(__file__).parents[1] / "deploy" / "policies" / "gpu-fit" / "admission"
-    for name, kind in (("policy", "validatingadmissionpolicies"), ("binding", "validatingadmissionpolicybindings")):
-        document = yaml.safe_load((folder / f"{name}.yaml").read_text())
-        cluster.api.apply(f"/apis/admissionregistration.k8s.io/v1/{kind}/{document['metadata']['name']}", document)
-    namespace = cluster.api.namespace({**RESTRICTED, "liftlock.dev/gpu-fit": "required"})
-    wanted = desired(form="deployment", namespace=namespace, candidate=None, weight=0)
-    template = objects(wanted)["ticket-router-v3/workload.yaml"][0]["spec"]["template"]
-    metadata = {"name": "engine", "annotations": template["metadata"]["annotations"]}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
-    changed = json.loads(json.dumps(pod))
-    changed["spec"]["containers"][0]["args"].append("--max-num-seqs=1024")
-    await_that(lambda: cluster.api.create_pod(namespace, changed).status_code == 422)
-    assert cluster.api.create_pod(namespace, pod).status_code == 201
-
-
 def test_the_picker_runs_with_the_rights_that_it_is_given(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
     """The real endpoint picker, as its own ServiceAccount: it finds pool, pods and rewrites, and is forbidden nothing."""
     wanted = on_one_engine(form="deployment", namespace=namespace)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from serving.manifests.model import Adapter, DesiredInvalid, Form, Resources
+from serving.manifests.naming import SIGNATURE
 from serving.manifests.pod import grace_seconds
 from serving.manifests.render import KUSTOMIZATION, notes, objects, render
 from serving.manifests.workload import STOP
@@ -178,7 +179,7 @@ def test_a_deployment_mounts_the_modelcar_of_each_adapter() -> None:
     """The arguments and images are the same whichever has the traffic, so promotion and undo restart nothing."""
     old, new = adapter_member("3", "3"), adapter_member("4", "4")
     canary = render(on_one_engine(form="deployment", stable=old, candidate=new))
-    idle = replace(new.adapter or Adapter("", ""), modelcar=new.modelcar)
+    idle = replace(new.adapter or Adapter("", ""), modelcar=new.modelcar, signature=new.signature)
     undone = render(on_one_engine(form="deployment", stable=old, candidate=None, weight=0, idle_adapters=(idle,)))
     assert changed(canary, undone) == {"route.yaml", "rewrite.yaml"}
     engine = container(canary, "ticket-router")
@@ -191,9 +192,34 @@ def test_a_deployment_mounts_the_modelcar_of_each_adapter() -> None:
     assert (mounts["modelcar"], mounts["modelcar-1"]) == ("/mnt/modelcar", "/mnt/modelcar-1")
 
 
-def test_two_adapters_of_one_engine_of_kserve_come_in_one_modelcar() -> None:
-    with pytest.raises(DesiredInvalid, match="one modelcar with both adapters"):
-        on_one_engine(candidate=adapter_member("4", "5"))
+def test_kserve_puts_the_first_modelcar_beside_the_engine_and_the_second_is_an_image_volume() -> None:
+    old, new = adapter_member("3", "3"), adapter_member("4", "4")
+    files = render(on_one_engine(stable=old, candidate=new))
+    engine, predictor = container(files, "ticket-router"), found(files, "InferenceService")[0]["spec"]["predictor"]
+    assert engine["args"][0] == "--model=/mnt/models"
+    assert engine["args"][-2:] == [
+        "ticket-router-v3=/mnt/modelcar-1/models/adapters/ticket-router-v3",
+        "ticket-router-v4=/mnt/models/adapters/ticket-router-v4",
+    ]
+    assert {"name": "STORAGE_URI", "value": f"oci://{new.modelcar}"} in engine["env"]
+    assert {each["name"]: each["image"]["reference"] for each in predictor["volumes"] if "image" in each} == {
+        "modelcar-1": old.modelcar
+    }
+    assert "modelcar-1" in {each["name"] for each in engine["volumeMounts"]}
+
+
+def test_a_pod_names_the_signature_of_each_modelcar_that_it_mounts() -> None:
+    old, new = adapter_member("3", "3"), adapter_member("4", "4")
+    for form in ("deployment", "inferenceservice"):
+        both = objects(on_one_engine(form=form, stable=old, candidate=new))["ticket-router/workload.yaml"][0]["spec"]
+        annotations = (both.get("predictor") or both["template"]["metadata"])["annotations"]
+        lines = [f"{each.modelcar} {dict(each.evidence)['signature']}" for each in (new, old)]
+        assert annotations[SIGNATURE] == "\n".join(lines)
+    unsigned = replace(member(), evidence=())
+    assert SIGNATURE not in render(desired(stable=unsigned, candidate=None, weight=0))["ticket-router-v3/workload.yaml"]
+
+
+def test_an_adapter_has_a_name_of_its_own() -> None:
     with pytest.raises(DesiredInvalid, match="one of its own"):
         on_one_engine(
             candidate=member(

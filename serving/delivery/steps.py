@@ -28,7 +28,7 @@ def member_called(record: Record, word: str) -> Member | None:
 def beside(release: Desired, record: Record | None, weight: int) -> Record:
     """The release's candidate beside what is stable now. `release` has the candidate alone.
 
-    Raises DesiredInvalid, for one where two modelcars are for one engine that cannot mount both.
+    Raises DesiredInvalid.
     """
     candidate = release.candidate
     if candidate is None:
@@ -79,5 +79,5 @@ def brought_back(record: Record, earlier: Member) -> Record:
 def _alone(desired: Desired, stays: Member, goes: Member | None) -> Desired:
     idle: tuple[Adapter, ...] = desired.idle_adapters
     if desired.strategy == "adapter" and goes and goes.adapter:
-        idle = (*idle, replace(goes.adapter, modelcar=goes.modelcar))
+        idle = (*idle, replace(goes.adapter, modelcar=goes.modelcar, signature=goes.signature))
     return replace(desired, stable=stays, candidate=None, weight=0, idle_adapters=idle)

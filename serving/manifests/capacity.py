@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from serving.manifests.model import Desired
+from serving.manifests.modelcars import image_volumes
 from serving.manifests.needs import Need, needs
 from serving.manifests.placement import accepts, placed
 from serving.manifests.room import GPU, PODS, Amounts, Quota, Room
@@ -68,10 +69,9 @@ def _namespace(desired: Desired, room: Room) -> Iterator[str]:
             f"namespace {desired.namespace} enforces the restricted Pod Security Standard, and KServe 0.19 gives its "
             "containers modelcar and modelcar-init no securityContext that passes; use form deployment, or enforce baseline"
         )
-    if desired.form == "deployment" and room.version < IMAGE_VOLUMES:
-        yield (
-            f"Kubernetes is {_dotted(room.version)} and image volumes need {_dotted(IMAGE_VOLUMES)}; use form inferenceservice"
-        )
+    if room.version < IMAGE_VOLUMES and image_volumes(desired, desired.members[-1]):
+        instead = "form inferenceservice" if desired.form == "deployment" else "strategy pool or swap"
+        yield f"Kubernetes is {_dotted(room.version)} and image volumes need {_dotted(IMAGE_VOLUMES)}; use {instead}"
 
 
 def _limits(wanted: tuple[Need, ...], room: Room) -> Iterator[str]:

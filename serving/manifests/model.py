@@ -34,12 +34,13 @@ class DesiredInvalid(ValueError):
 class Adapter:
     """A LoRA adapter in a modelcar. `name` is the engine's; `path` is below `models/` of the image.
 
-    `modelcar` is empty for the image of the member that it is of.
+    `modelcar` is empty for the image of the member that it is of, and so is `signature`, the digest of its signed payload.
     """
 
     name: str
     path: str
     modelcar: str = ""
+    signature: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class Member:
     startup_seconds: int = 900
     fit: Fit | None = None
     evidence: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def signature(self) -> str:
+        """Digest of the payload that was signed for the modelcar; empty for one that is not signed."""
+        return dict(self.evidence).get("signature", "")
 
 
 @dataclass(frozen=True)
@@ -214,13 +220,6 @@ def _members(desired: Desired) -> None:
 def _one_engine(desired: Desired) -> None:
     if any(member.adapter is None for member in desired.members):
         raise invalid("strategy", "adapter", "an adapter in each member; use pool or swap for a full model")
-    cars = {each.modelcar for each in desired.members} | {each.modelcar for each in desired.idle_adapters} - {""}
-    if len(cars) > 1 and desired.form != "deployment":
-        raise invalid(
-            "candidate.modelcar",
-            desired.members[-1].modelcar,
-            "one modelcar with both adapters, or form deployment, which mounts several",
-        )
     names = [member.adapter.name for member in desired.members if member.adapter]
     if len(set(names)) < len(names) or desired.model in names:
         raise invalid("adapter.name", names[-1], f"one of its own, and not {desired.model}, which clients ask for")

@@ -1,7 +1,7 @@
 """Which modelcars an engine gets, where they are for it, and which adapters it loads from them. Pure.
 
-KServe puts one modelcar beside an engine. A Deployment mounts as many as it likes as image volumes; those of one base share its
-layers on the node, so a second one costs the adapter alone.
+KServe puts one modelcar beside an engine; the others of an InferenceService, and all of a Deployment, are image volumes. Those of one
+base share its layers on the node, so a second one costs the adapter alone.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ def loaded(desired: Desired, member: Member) -> Loaded:
     )
 
 
+def image_volumes(desired: Desired, member: Member) -> tuple[tuple[str, str], ...]:
+    """(mount path, image) of each modelcar that KServe does not put beside the engine."""
+    every = tuple((mount_path(index), image) for index, image in enumerate(loaded(desired, member).images))
+    return every if desired.form == "deployment" else every[1:]
+
+
 def mount_path(index: int) -> str:
     """Of an image volume."""
     return IMAGE_MOUNT if index == 0 else f"{IMAGE_MOUNT}-{index}"
@@ -41,15 +47,21 @@ def mount_path(index: int) -> str:
 
 def model_folder(desired: Desired, index: int) -> str:
     """Where models/ of an image is for the engine."""
-    return f"{mount_path(index)}/models" if desired.form == "deployment" else KSERVE_MOUNT
+    return KSERVE_MOUNT if index == 0 and desired.form != "deployment" else f"{mount_path(index)}/models"
 
 
 def sources(desired: Desired, member: Member) -> tuple[str, ...]:
     """As the fit stamp names them: what the pod's own fields say."""
-    images = loaded(desired, member).images
-    if desired.form == "llminferenceservice":
-        return ()
-    return images if desired.form == "deployment" else tuple(f"oci://{image}" for image in images)
+    mounted = tuple(image for _, image in image_volumes(desired, member))
+    first = (f"oci://{loaded(desired, member).images[0]}",) if desired.form == "inferenceservice" else ()
+    return (*first, *mounted)
+
+
+def signatures(desired: Desired, member: Member) -> tuple[tuple[str, str], ...]:
+    """(image, digest of the payload that was signed) of each modelcar of the engine that is signed."""
+    idle = ((each.modelcar, each.signature) for each in desired.idle_adapters)
+    known = dict((*idle, *((each.modelcar, each.signature) for each in (*desired.members, member))))
+    return tuple((image, known[image]) for image in loaded(desired, member).images if known.get(image))
 
 
 def _held(desired: Desired, member: Member) -> list[tuple[str, str, str]]:

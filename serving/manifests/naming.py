@@ -10,6 +10,7 @@ from serving.manifests.model import Desired, Form, Member
 MANAGED_BY = "liftlock"
 EVIDENCE = "liftlock.dev/evidence"
 GAP = "liftlock.dev/gap"
+SIGNATURE = "liftlock.dev/modelcar-signature"  # a line `IMAGE@sha256:… sha256:…` for each modelcar (deploy/policies/signed-modelcar)
 COMPONENT = "app.kubernetes.io/component"
 EVALUATION = "evaluation"  # component of the pods that may ask an engine directly
 PORTS: dict[Form, int] = {"inferenceservice": 8080, "deployment": 8000, "llminferenceservice": 8000}

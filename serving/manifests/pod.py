@@ -10,8 +10,8 @@ from typing import Any
 
 from serving.fit.stamp import ANNOTATION, stamp
 from serving.manifests.model import Desired, Member
-from serving.manifests.modelcars import loaded, sources
-from serving.manifests.naming import PORTS
+from serving.manifests.modelcars import loaded, signatures, sources
+from serving.manifests.naming import PORTS, SIGNATURE
 
 CONTAINERS = {"inferenceservice": "kserve-container", "deployment": "vllm", "llminferenceservice": "main"}
 USER = 65532
@@ -61,7 +61,12 @@ def warm_model(desired: Desired, member: Member) -> str:
 
 
 def pod_annotations(desired: Desired, member: Member) -> dict[str, str]:
-    """The fit stamp, bound to the arguments as they are rendered. Raises NotStampable."""
+    """What deploy/policies ask for: the modelcars' signatures, and the fit stamp of these arguments. Raises NotStampable."""
+    lines = [f"{image} {payload}" for image, payload in signatures(desired, member)]
+    return {**({SIGNATURE: "\n".join(lines)} if lines else {}), **_stamp(desired, member)}
+
+
+def _stamp(desired: Desired, member: Member) -> dict[str, str]:
     if member.fit is None:
         return {}
     text = stamp(

@@ -1,8 +1,8 @@
 """A member's workload in its three forms. Pure.
 
-inferenceservice: KServe's STORAGE_URI puts the modelcar beside the engine, as the host platform serves it. deployment: a plain
-Deployment with the modelcar as an image volume (Kubernetes 1.35 or newer), without KServe. llminferenceservice: KServe's newer
-kind, for full models only.
+inferenceservice: KServe's STORAGE_URI puts the modelcar beside the engine, as the host platform serves it; the second one of an
+adapter canary is an image volume. deployment: a plain Deployment with each modelcar as an image volume (Kubernetes 1.35 or newer),
+without KServe. llminferenceservice: KServe's newer kind, for full models only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from serving.manifests.model import Desired, Member
-from serving.manifests.modelcars import loaded, mount_path
+from serving.manifests.modelcars import image_volumes
 from serving.manifests.naming import evidence, labels, metadata
 from serving.manifests.pod import pod_annotations, pod_spec
 
@@ -44,8 +44,7 @@ def _metadata(desired: Desired, member: Member, annotations: dict[str, str]) -> 
 
 
 def _deployment(desired: Desired, member: Member) -> dict[str, Any]:
-    name, spec = desired.name_of(member), pod_spec(desired, member)
-    _mount(spec, loaded(desired, member).images)
+    name = desired.name_of(member)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -61,22 +60,23 @@ def _deployment(desired: Desired, member: Member) -> dict[str, Any]:
                     "labels": labels(desired, name, "engine"),
                     "annotations": pod_annotations(desired, member),
                 },
-                "spec": spec,
+                "spec": _mounted(desired, member),
             },
         },
     }
 
 
-def _mount(spec: dict[str, Any], images: tuple[str, ...]) -> None:
-    """Each modelcar as an image volume, before the pod's other volumes."""
-    names = [mount_path(index).rpartition("/")[2] for index in range(len(images))]
+def _mounted(desired: Desired, member: Member) -> dict[str, Any]:
+    """The pod with modelcars as image volumes, before its other volumes."""
+    spec = pod_spec(desired, member)
+    named = [(path.rpartition("/")[2], path, image) for path, image in image_volumes(desired, member)]
     spec["volumes"][:0] = [
-        {"name": name, "image": {"reference": image, "pullPolicy": "IfNotPresent"}}
-        for name, image in zip(names, images, strict=True)
+        {"name": name, "image": {"reference": image, "pullPolicy": "IfNotPresent"}} for name, _, image in named
     ]
     spec["containers"][0]["volumeMounts"][:0] = [
-        {"name": name, "mountPath": mount_path(index), "readOnly": True} for index, name in enumerate(names)
+        {"name": name, "mountPath": path, "readOnly": True} for name, path, _ in named
     ]
+    return spec
 
 
 def _inference_service(desired: Desired, member: Member) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _inference_service(desired: Desired, member: Member) -> dict[str, Any]:
                 "deploymentStrategy": strategy(desired),
                 "labels": labels(desired, desired.name_of(member), "engine"),
                 "annotations": pod_annotations(desired, member),
-                **pod_spec(desired, member),
+                **_mounted(desired, member),
             }
         },
     }

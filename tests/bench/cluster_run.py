@@ -51,7 +51,7 @@ def told(answer: Answer) -> set[str]:
 
 def run(cluster: Cluster, api: Any, case: Case) -> Outcome:
     """In a namespace and on nodes of its own, which go afterwards."""
-    namespace = cluster.api.namespace(RESTRICTED if case.restricted else BASELINE)
+    namespace, beside = cluster.api.namespace(RESTRICTED if case.restricted else BASELINE), cluster.api.namespace({})
     wanted = replace(case.model, namespace=namespace)
     nodes = [f"gpu-{namespace[-6:]}-{index}" for index in range(len(case.nodes))]
     try:
@@ -59,7 +59,7 @@ def run(cluster: Cluster, api: Any, case: Case) -> Outcome:
             _add_node(cluster, name, gpus)
         _limits(cluster, namespace, case)
         if case.job:
-            _train(cluster, namespace, case)
+            _train(cluster, namespace, beside, case)
         room = await_that(lambda: _settled(read_room(api, wanted), len(nodes)))
         answer = judge(wanted, room)
         began = time.perf_counter()
@@ -70,7 +70,7 @@ def run(cluster: Cluster, api: Any, case: Case) -> Outcome:
         kept = await_that(lambda: _fate(cluster, wanted), 90)
         return Outcome(answer, not kept[0], frozenset(kept[0]), rendered - began, applied - rendered, kept[1])
     finally:
-        _clear(cluster, namespace, nodes)
+        _clear(cluster, (namespace, beside), nodes)
 
 
 def _settled(room: Any, nodes: int) -> Any:
@@ -104,9 +104,8 @@ def _limits(cluster: Cluster, namespace: str, case: Case) -> None:
             await_that(lambda path=path: (cluster.get(path).get("status") or {}).get("hard"))
 
 
-def _train(cluster: Cluster, namespace: str, case: Case) -> None:
+def _train(cluster: Cluster, namespace: str, beside: str, case: Case) -> None:
     """A queued Job in a namespace beside; returns when Kueue and the scheduler have done what they will."""
-    beside = cluster.api.namespace({})
     _queue(cluster, beside, namespace, case.queue)
     amounts = {"cpu": "1", "memory": "2Gi", "nvidia.com/gpu": str(case.job)}
     pod = {
@@ -194,15 +193,10 @@ def _failures(cluster: Cluster, namespace: str) -> dict[str, str]:
     }
 
 
-def _clear(cluster: Cluster, namespace: str, nodes: list[str]) -> None:
+def _clear(cluster: Cluster, namespaces: tuple[str, str], nodes: list[str]) -> None:
     """Owners first, then pods at once, then the nodes."""
-    every = [
-        each["metadata"]["name"]
-        for each in cluster.get("/api/v1/namespaces")["items"]
-        if each["metadata"]["name"].startswith("test-")
-    ]
     now = {"propagationPolicy": "Background", "gracePeriodSeconds": 0}
-    for name in every:
+    for name in namespaces:
         for path in (
             f"/apis/serving.kserve.io/v1beta1/namespaces/{name}/inferenceservices",
             f"/apis/apps/v1/namespaces/{name}/deployments",
@@ -214,6 +208,6 @@ def _clear(cluster: Cluster, namespace: str, nodes: list[str]) -> None:
         await_that(lambda name=name: not cluster.get(f"/api/v1/namespaces/{name}/pods")["items"])
         cluster.api.client.request("DELETE", f"/api/v1/namespaces/{name}")
     for kind in ("clusterqueues", "resourceflavors"):
-        cluster.api.client.request("DELETE", f"/apis/{QUEUE}/v1beta2/{kind}/{namespace}")
+        cluster.api.client.request("DELETE", f"/apis/{QUEUE}/v1beta2/{kind}/{namespaces[0]}")
     for node in nodes:
         cluster.api.client.request("DELETE", f"/api/v1/nodes/{node}", json=now)
