@@ -24,7 +24,7 @@ import pytest
 
 from tests.fix_envoy import free_ports
 
-START_SECONDS = 60
+START_SECONDS = 180
 TOKEN = "only-for-tests"
 ASSETS = "KUBEBUILDER_ASSETS"
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -64,7 +64,7 @@ def is_running(pod: dict[str, Any]) -> bool:
     return pod["status"].get("phase") == "Running"
 
 
-def await_that(holds: Callable[[], Any], seconds: float = 60) -> Any:
+def await_that(holds: Callable[[], Any], seconds: float = 180) -> Any:
     """The first value that counts as true."""
     deadline = time.monotonic() + seconds
     while not (found := holds()):

@@ -34,6 +34,7 @@ from tests.fix_api_server import (
 from tests.fix_envoy import free_ports
 
 NETWORKS = range(64, 251)  # 127.N.0.0/16 for the pods of one cluster
+REMOVE_SECONDS = 180
 STAGES = Path(__file__).parent / "data" / "kwok_stages.yaml"
 CPU_NODE = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 L4_NODE = {"cpu": "3920m", "memory": "13Gi", "ephemeral-storage": "47Gi", "pods": "110", "nvidia.com/gpu": "1"}
@@ -92,6 +93,21 @@ class Cluster:
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found
+
+    def remove_namespace(self, name: str) -> None:
+        """Waits until its pods are gone, so that their GPUs are free for the next test."""
+        now = {"propagationPolicy": "Background", "gracePeriodSeconds": 0}
+        for path in (
+            f"/apis/serving.kserve.io/v1beta1/namespaces/{name}/inferenceservices",
+            f"/apis/apps/v1/namespaces/{name}/deployments",
+            f"/api/v1/namespaces/{name}/pods",
+        ):
+            self.api.client.request("DELETE", path, json=now)
+        self.api.client.delete(f"/api/v1/namespaces/{name}")
+        deadline = time.monotonic() + REMOVE_SECONDS
+        while self.get(f"/api/v1/namespaces/{name}/pods")["items"]:
+            assert time.monotonic() < deadline, f"pods of {name} are still there"
+            time.sleep(0.1)
 
     def define(self, folder: str) -> None:
         """Every CustomResourceDefinition of a folder of fix_api_server's, established."""
@@ -220,7 +236,7 @@ def add_application(cluster: Cluster, url: str, folder: str, namespace: str, *, 
 
 def remove_application(cluster: Cluster, namespace: str) -> None:
     cluster.api.client.delete(f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{namespace}")
-    cluster.api.client.delete(f"/api/v1/namespaces/{namespace}")
+    cluster.remove_namespace(namespace)
 
 
 def _argocd_objects(cluster: Cluster) -> None:

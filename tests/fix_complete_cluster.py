@@ -25,7 +25,7 @@ DOCTOR_DEFINITIONS = (
 )  # fmt: skip
 FLOW = "system:serviceaccount:mlops:flow-run"
 IMAGE = f"us-central1-docker.pkg.dev/acme/liftlock/flows@sha256:{'a' * 64}"
-SETTLE_SECONDS = 20
+SETTLE_SECONDS = 180
 Answer = TypeVar("Answer")
 SETTLED = "2026-11-28T00:00:00Z"
 

@@ -21,7 +21,7 @@ DEFINITIONS = (
     "external-secrets/externalsecrets.yaml", "external-secrets/clustersecretstores.yaml", "cloudnative-pg/clusters.yaml",
     "cloudnative-pg/databases.yaml", "argo-cd/applications.yaml", "argo-cd/appprojects.yaml",
 )  # fmt: skip
-ESTABLISH_SECONDS = 60
+ESTABLISH_SECONDS = 180
 Document = dict[str, Any]
 
 

@@ -23,7 +23,7 @@ from serving.gateway.state import Gateway
 from tests.fix_engine import BASE, FakeEngine
 from tests.fix_http import await_http
 
-START_SECONDS = 30
+START_SECONDS = 180
 
 
 def pytest_report_header() -> str:

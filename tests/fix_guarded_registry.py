@@ -31,7 +31,7 @@ from cryptography.x509.oid import NameOID
 USER, PASSWORD = "robot", "s3cret:with colon"
 # bcrypt of PASSWORD, the only kind that docker-registry takes: what `htpasswd -B` writes.
 HASHED = "$2y$05$abcdefghijklmnopqrstuuOb/B27OpVc3Bt3QXIepIr2DUn/DCZNi"
-START_SECONDS = 20
+START_SECONDS = 180
 
 
 @dataclass

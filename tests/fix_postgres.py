@@ -35,7 +35,7 @@ OPTIONS = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
 }
-START_SECONDS = 30
+START_SECONDS = 180
 
 
 def pytest_report_header() -> str:

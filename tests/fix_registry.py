@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-START_SECONDS = 20
+START_SECONDS = 180
 CONFIG = """\
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}

@@ -20,7 +20,7 @@ from tests.fix_deploy import DEFINITIONS, Document, Objects, rendered
 from tests.fix_platform import PlatformRepository
 
 pytestmark = pytest.mark.slow
-SECONDS = 60
+SECONDS = 240
 APPLICATIONS = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications"
 
 

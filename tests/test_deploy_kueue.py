@@ -21,7 +21,7 @@ from tests.test_deploy_prefect import job
 pytestmark = pytest.mark.slow
 JOBS, PODS = "/apis/batch/v1/namespaces/mlops/jobs", "/api/v1/namespaces/mlops/pods"
 QUEUES = ("ResourceFlavor", "ClusterQueue", "WorkloadPriorityClass")
-SECONDS = 60
+SECONDS = 240
 
 
 @pytest.fixture(scope="module")

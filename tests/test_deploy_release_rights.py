@@ -71,7 +71,7 @@ def scene(cluster: Cluster, tmp_path: Path) -> Iterator[tuple[Place, Pods, Asked
     place = Place(cluster, tmp_path)
     with running_gateway(cluster.api, place.space, MODEL) as (gateway, pods):
         yield place, pods, Asked(place.space, gateway, str(tmp_path / "state"), kubeconfig=str(place.kubeconfig))
-    cluster.api.client.delete(f"/api/v1/namespaces/{place.space}")
+    cluster.remove_namespace(place.space)
 
 
 def test_a_release_a_second_and_an_undo_need_no_more(scene: tuple[Place, Pods, Asked]) -> None:

@@ -100,7 +100,7 @@ def on_cluster(released: Any, registered: str, cluster: Cluster, tmp_path: Path)
             return released(*arguments, program=SETTINGS + program, **settings), namespace
 
         yield run
-    cluster.api.client.delete(f"/api/v1/namespaces/{namespace}")
+    cluster.remove_namespace(namespace)
 
 
 def pools(cluster: Cluster, namespace: str) -> list[str]:

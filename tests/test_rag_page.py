@@ -23,7 +23,7 @@ from tests.test_rag_api import Scene, scene
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SHOTS = os.environ.get("LIFTLOCK_TEST_SCREENSHOTS")  # a folder to look at, where it is set
-WAIT_SECONDS = 20
+WAIT_SECONDS = 120
 
 
 class Browser:

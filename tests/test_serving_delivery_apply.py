@@ -64,7 +64,7 @@ def scene(cluster: Cluster, tmp_path: Path) -> Iterator[Scene]:
     with running_gateway(cluster.api, namespace, MODEL) as (gateway, pods):
         asked = Asked(namespace, gateway, str(tmp_path / "state"), kubeconfig=str(cluster.kubeconfig))
         yield Scene(cluster, pods, asked)
-    cluster.api.client.delete(f"/api/v1/namespaces/{namespace}")
+    cluster.remove_namespace(namespace)
 
 
 def test_a_release_moves_the_traffic_and_removes_what_was_stable(scene: Scene) -> None:

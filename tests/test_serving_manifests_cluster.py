@@ -45,13 +45,7 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
     """Its pods go with it, so that their GPUs are free for the next test."""
     name = cluster.api.namespace(getattr(request, "param", RESTRICTED))
     yield name
-    for path in (
-        f"/apis/serving.kserve.io/v1beta1/namespaces/{name}/inferenceservices",
-        f"/apis/apps/v1/namespaces/{name}/deployments",
-        f"/api/v1/namespaces/{name}/pods",
-    ):
-        cluster.api.client.request("DELETE", path, json={"propagationPolicy": "Background", "gracePeriodSeconds": 0})
-    await_that(lambda: not pods_of(cluster, name))
+    cluster.remove_namespace(name)
 
 
 def nodes_of(pods: list[dict[str, Any]]) -> set[str]:

@@ -15,7 +15,7 @@ import pytest
 from scipy.stats import binomtest
 
 from serving.manifests.model import Adapter, Desired
-from tests.fix_applied import RESTRICTED, await_that, pods_of
+from tests.fix_applied import RESTRICTED, await_that
 from tests.fix_cluster import Cluster
 from tests.fix_inference_gateway import InferenceGateway, inference_gateway
 from tests.fix_rendered import adapter_member, desired, on_one_engine
@@ -35,10 +35,7 @@ def gateway(cluster: Cluster, tmp_path: Path) -> Iterator[InferenceGateway]:
 def namespace(cluster: Cluster) -> Iterator[str]:
     name = cluster.api.namespace(RESTRICTED)
     yield name
-    now = {"propagationPolicy": "Background", "gracePeriodSeconds": 0}
-    cluster.api.client.request("DELETE", f"/apis/apps/v1/namespaces/{name}/deployments", json=now)
-    cluster.api.client.request("DELETE", f"/api/v1/namespaces/{name}/pods", json=now)
-    await_that(lambda: not pods_of(cluster, name))
+    cluster.remove_namespace(name)
 
 
 def settled(gateway: InferenceGateway, model: str, done: Callable[[dict[str, Counter[str]]], bool]) -> None:
