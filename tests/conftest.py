@@ -21,6 +21,7 @@ pytest_plugins = (
     "tests.fix_rag",
     "tests.fix_registry",
     "tests.fix_released",
+    "tests.fix_rollout_scene",
     "tests.fix_stack",
     "tests.fix_surroundings",
     "tests.fix_tokens",

@@ -1,6 +1,6 @@
 """Faults around a rollout, real ones: an engine, a gateway and a pipeline that are killed, and a state that cannot be written.
 
-A hung engine is in test_tasks_drill.py; a clock that jumps in test_serving_rollout_machine.py; two rollouts in test_serving_rollout_steps.py.
+A hung engine is in test_tasks_drill.py; a clock that jumps in test_serving_rollout_machine.py; two rollouts in test_serving_rollout_resume.py.
 """
 
 import itertools
