@@ -59,8 +59,8 @@ def sources(desired: Desired, member: Member) -> tuple[str, ...]:
 
 def signatures(desired: Desired, member: Member) -> tuple[tuple[str, str], ...]:
     """(image, digest of the payload that was signed) of each modelcar of the engine that is signed."""
-    idle = ((each.modelcar, each.signature) for each in desired.idle_adapters)
-    known = dict((*idle, *((each.modelcar, each.signature) for each in (*desired.members, member))))
+    known = {each.modelcar: each.signature for each in desired.idle_adapters}
+    known |= {each.modelcar: each.signature for each in desired.members}
     return tuple((image, known[image]) for image in loaded(desired, member).images if known.get(image))
 
 
