@@ -157,6 +157,7 @@ def test_a_server_with_another_template_is_refused(ran: Ran, tmp_path: Path) -> 
 def test_a_server_without_tokenize_cannot_be_compared(ran: Ran, tmp_path: Path) -> None:
     with serving(ScriptedEndpoint(tokenize=None)) as endpoint:
         check_template(template_job(tmp_path, endpoint), ran.tokenizer)
+        assert [path for path, _ in endpoint.asked] == ["/tokenize"]
 
 
 def test_an_endpoint_that_dies_halfway_goes_on_from_the_answers_that_came(tmp_path: Path) -> None:
