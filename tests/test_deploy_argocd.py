@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,11 @@ from tests.fix_cluster import Cluster
 from tests.fix_complete_cluster import conditions, own_values, thing
 from tests.fix_deploy import DEFINITIONS, Document, Objects, rendered
 from tests.fix_platform import PlatformRepository
+from tests.fix_waiting import await_that
 
 pytestmark = pytest.mark.slow
-SECONDS = 240
+SECONDS = 120
 APPLICATIONS = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications"
-
-
-def until(ask: Callable[[], bool], why: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not ask():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.3)
 
 
 def pushed(repository: PlatformRepository, folder: Path) -> list[Document]:
@@ -75,21 +68,23 @@ def test_the_overlay_is_synced_in_waves_and_ends_healthy(
         running: Document = state().get("operationState") or {}
         return running
 
-    until(lambda: there("ExternalSecret", "liftlock-secrets"), state)
+    await_that(lambda: there("ExternalSecret", "liftlock-secrets"), SECONDS, state)
     assert not there("Cluster", "liftlock-pg")  # wave 1 waits for the secrets of wave 0
     for name in ("liftlock-secrets", "liftlock-signing"):
-        until(lambda name=name: there("ExternalSecret", name), state)
+        await_that(lambda name=name: there("ExternalSecret", name), SECONDS, state)
         objects.status(found["ExternalSecret", name], conditions("Ready"))
-    until(lambda: there("Cluster", "liftlock-pg"), state)
+    await_that(lambda: there("Cluster", "liftlock-pg"), SECONDS, state)
     time.sleep(3)
     assert not there("Deployment", "mlflow") and not there("Deployment", "prefect-server")
     healthy = {"phase": "Cluster in healthy state", "instances": 1, "readyInstances": 1, **conditions("Ready")}
     objects.status(found["Cluster", "liftlock-pg"], healthy)
-    until(lambda: there("Database", "mlflow"), state)
+    await_that(lambda: there("Database", "mlflow"), SECONDS, state)
     for name in ("mlflow", "prefect"):
         objects.status(found["Database", name], {"applied": True, "observedGeneration": 1})
-    until(lambda: operation().get("phase") == "Succeeded", lambda: operation().get("message"))
-    until(lambda: (state()["sync"]["status"], state()["health"]["status"]) == ("Synced", "Healthy"), state)
-    until(lambda: ended("liftlock-state"), lambda: client.get(f"{APPLICATIONS}/liftlock-state").text)
+    await_that(lambda: operation().get("phase") == "Succeeded", SECONDS, lambda: operation().get("message"))
+    await_that(
+        lambda: (state()["sync"]["status"], state()["health"]["status"]) == ("Synced", "Healthy"), SECONDS, state
+    )
+    await_that(lambda: ended("liftlock-state"), SECONDS, lambda: client.get(f"{APPLICATIONS}/liftlock-state").text)
     claim = client.get("/api/v1/namespaces/mlops/persistentvolumeclaims/liftlock-state").json()
     assert claim["status"]["phase"] == "Pending"  # bound by the first Job; Argo CD does not wait for it
