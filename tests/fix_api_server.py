@@ -23,8 +23,8 @@ import httpx
 import pytest
 
 from tests.fix_envoy import free_ports
+from tests.fix_waiting import PATIENCE_SECONDS
 
-START_SECONDS = 180
 TOKEN = "only-for-tests"
 ASSETS = "KUBEBUILDER_ASSETS"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -168,7 +168,7 @@ def running(argv: list[str], log: Path, environment: dict[str, str] | None = Non
 def _wait_for_certificate(folder: Path, process: subprocess.Popen[bytes]) -> ssl.SSLContext:
     """The server signs its own certificate at its first start."""
     certificate = folder / "certs" / "apiserver.crt"
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not (certificate.is_file() and b"END CERTIFICATE" in certificate.read_bytes()):
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"kube-apiserver did not start: {(folder / 'server.log').read_text()[-2000:]}")
@@ -177,7 +177,7 @@ def _wait_for_certificate(folder: Path, process: subprocess.Popen[bytes]) -> ssl
 
 
 def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             if client.get("/readyz").status_code == 200:

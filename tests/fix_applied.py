@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from serving.manifests.model import Desired
 from serving.manifests.render import objects
 from tests.fix_cluster import Cluster
+from tests.fix_waiting import await_that
 
 MANAGER = "liftlock"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
@@ -62,15 +61,6 @@ def engines(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
 
 def is_running(pod: dict[str, Any]) -> bool:
     return pod["status"].get("phase") == "Running"
-
-
-def await_that(holds: Callable[[], Any], seconds: float = 180) -> Any:
-    """The first value that counts as true."""
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"it did not come about in {seconds} s"
-        time.sleep(0.2)
-    return found
 
 
 def await_running(cluster: Cluster, namespace: str, count: int) -> list[dict[str, Any]]:

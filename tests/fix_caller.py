@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-PATIENCE_SECONDS = 180
+from tests.fix_waiting import PATIENCE_SECONDS
+
 MOST_RUNNING = 32  # where the machine stands still no more are sent: they would wait for each other, release or not
 
 

@@ -12,7 +12,6 @@ import os
 import random
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ import pytest
 
 from tests.fix_api_server import (
     SHARED,
-    START_SECONDS,
     TOKEN,
     ApiServer,
     assets,
@@ -32,9 +30,13 @@ from tests.fix_api_server import (
     running_api_server,
 )  # fmt: skip
 from tests.fix_envoy import free_ports
+from tests.fix_waiting import await_that
 
 NETWORKS = range(64, 251)  # 127.N.0.0/16 for the pods of one cluster
-REMOVE_SECONDS = 180
+NOW = {"propagationPolicy": "Background", "gracePeriodSeconds": 0}  # how a delete leaves no pod running on
+OWNERS = (
+    ("serving.kserve.io/v1beta1", "inferenceservices"), ("apps/v1", "deployments"), ("apps/v1", "replicasets"), ("batch/v1", "jobs"),
+)  # fmt: skip
 STAGES = Path(__file__).parent / "data" / "kwok_stages.yaml"
 CPU_NODE = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 L4_NODE = {"cpu": "3920m", "memory": "13Gi", "ephemeral-storage": "47Gi", "pods": "110", "nvidia.com/gpu": "1"}
@@ -52,13 +54,11 @@ def definitions(folder: str) -> Path:
 
 
 def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+    def listens() -> bool:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"nothing listens on {port}")
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    await_that(listens, why=lambda: f"nothing listens on {port}")
 
 
 @dataclass
@@ -95,19 +95,13 @@ class Cluster:
         return found
 
     def remove_namespace(self, name: str) -> None:
-        """Waits until its pods are gone, so that their GPUs are free for the next test."""
-        now = {"propagationPolicy": "Background", "gracePeriodSeconds": 0}
-        for path in (
-            f"/apis/serving.kserve.io/v1beta1/namespaces/{name}/inferenceservices",
-            f"/apis/apps/v1/namespaces/{name}/deployments",
-            f"/api/v1/namespaces/{name}/pods",
-        ):
-            self.api.client.request("DELETE", path, json=now)
+        """Owners first, then pods at once. Waits until these are gone, so that their GPUs are free for the next test."""
+        for version, kind in OWNERS:
+            self.api.client.request("DELETE", f"/apis/{version}/namespaces/{name}/{kind}", json=NOW)
+        pods = f"/api/v1/namespaces/{name}/pods"
+        self.api.client.request("DELETE", pods, json=NOW)
         self.api.client.delete(f"/api/v1/namespaces/{name}")
-        deadline = time.monotonic() + REMOVE_SECONDS
-        while self.get(f"/api/v1/namespaces/{name}/pods")["items"]:
-            assert time.monotonic() < deadline, f"pods of {name} are still there"
-            time.sleep(0.1)
+        await_that(lambda: not self.get(pods)["items"], why=lambda: f"pods of {name} are still there")
 
     def define(self, folder: str) -> None:
         """Every CustomResourceDefinition of a folder of fix_api_server's, established."""
@@ -123,13 +117,11 @@ class Cluster:
             self._await_established(path)
 
     def _await_established(self, path: str) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
+        def established() -> bool:
             conditions = (self.get(path).get("status") or {}).get("conditions") or ()
-            if any(each["type"] == "Established" and each["status"] == "True" for each in conditions):
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"{path} is not established")
+            return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+
+        await_that(established, why=lambda: f"{path} is not established")
 
 
 @contextmanager

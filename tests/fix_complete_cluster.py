@@ -16,6 +16,7 @@ import pytest
 
 from tests.fix_api_server import ApiServer, running_api_server
 from tests.fix_deploy import DEFINITIONS, DEPLOY, Document, Objects, rendered
+from tests.fix_waiting import PATIENCE_SECONDS
 
 DOCTOR_DEFINITIONS = (
     *DEFINITIONS, "gateway-api/gatewayclasses.yaml", "gateway-api/gateways.yaml", "gateway-api/httproutes.yaml",
@@ -25,7 +26,6 @@ DOCTOR_DEFINITIONS = (
 )  # fmt: skip
 FLOW = "system:serviceaccount:mlops:flow-run"
 IMAGE = f"us-central1-docker.pkg.dev/acme/liftlock/flows@sha256:{'a' * 64}"
-SETTLE_SECONDS = 180
 Answer = TypeVar("Answer")
 SETTLED = "2026-11-28T00:00:00Z"
 
@@ -212,7 +212,7 @@ class CompleteCluster:
 
     def until(self, ask: Callable[[], Answer], wanted: Callable[[Answer], bool]) -> Answer:
         """The API server sees a change of rights or kinds a moment after it was stored."""
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not wanted(answer := ask()) and time.monotonic() < deadline:
             time.sleep(0.2)
         return answer

@@ -13,6 +13,7 @@ import httpx
 import yaml
 
 from tests.fix_api_server import ApiServer, find_definition, find_program
+from tests.fix_waiting import PATIENCE_SECONDS
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 OVERLAYS = ("generic", "gke-l4", "kind-cpu")
@@ -21,7 +22,6 @@ DEFINITIONS = (
     "external-secrets/externalsecrets.yaml", "external-secrets/clustersecretstores.yaml", "cloudnative-pg/clusters.yaml",
     "cloudnative-pg/databases.yaml", "argo-cd/applications.yaml", "argo-cd/appprojects.yaml",
 )  # fmt: skip
-ESTABLISH_SECONDS = 180
 Document = dict[str, Any]
 
 
@@ -47,7 +47,7 @@ class Objects:
     def define(self, *files: str) -> None:
         """CustomResourceDefinitions from the folder of schemas; returns when all are served."""
         names = [self._define(find_definition(file).read_text()) for file in files]
-        deadline = time.monotonic() + ESTABLISH_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         for name in names:
             while not self._served(name):
                 assert time.monotonic() < deadline, f"{name} is not established"

@@ -22,8 +22,7 @@ import pytest
 from serving.gateway.state import Gateway
 from tests.fix_engine import BASE, FakeEngine
 from tests.fix_http import await_http
-
-START_SECONDS = 180
+from tests.fix_waiting import PATIENCE_SECONDS
 
 
 def pytest_report_header() -> str:
@@ -60,7 +59,7 @@ class Envoy:
         argv += ["--disable-hot-restart", "--concurrency", "2", "--file-flush-interval-msec", "100"]
         with (folder / "envoy.log").open("ab") as log:
             self.process = subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log)
-        await_http(self.ready or f"{self.url}/v1/models", self.process, folder / "envoy.log", START_SECONDS)
+        await_http(self.ready or f"{self.url}/v1/models", self.process, folder / "envoy.log", PATIENCE_SECONDS)
 
     def kill(self) -> None:
         """SIGKILL, as the kernel does when memory runs out."""

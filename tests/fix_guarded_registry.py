@@ -28,10 +28,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 
+from tests.fix_waiting import PATIENCE_SECONDS
+
 USER, PASSWORD = "robot", "s3cret:with colon"
 # bcrypt of PASSWORD, the only kind that docker-registry takes: what `htpasswd -B` writes.
 HASHED = "$2y$05$abcdefghijklmnopqrstuuOb/B27OpVc3Bt3QXIepIr2DUn/DCZNi"
-START_SECONDS = 180
 
 
 @dataclass
@@ -184,7 +185,7 @@ def running(folder: Path, auth: str, certificate: Certificate) -> Iterator[str]:
 
 def _await(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
     host, port = address.split(":")
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         with socket.socket() as probe:
             if probe.connect_ex((host, int(port))) == 0:

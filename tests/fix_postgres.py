@@ -26,6 +26,8 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.fix_waiting import PATIENCE_SECONDS
+
 DSN_VARIABLE = "LIFTLOCK_TEST_POSTGRES_DSN"
 # A test's data is thrown away, so nothing is flushed to disk; no socket file, so the folder's name may be long.
 OPTIONS = {
@@ -35,7 +37,6 @@ OPTIONS = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
 }
-START_SECONDS = 180
 
 
 def pytest_report_header() -> str:
@@ -132,13 +133,13 @@ def _server(binaries: Path, folder: Path) -> Iterator[str]:
 
 
 def _wait(process: subprocess.Popen[bytes], dsn: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             psycopg.connect(dsn).close()
         except psycopg.OperationalError as error:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Postgres did not start within {START_SECONDS} s: {log.read_text()}") from error
+                raise RuntimeError(f"Postgres did not start within {PATIENCE_SECONDS} s: {log.read_text()}") from error
             time.sleep(0.05)
         else:
             return

@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-START_SECONDS = 180
+from tests.fix_waiting import PATIENCE_SECONDS
+
 CONFIG = """\
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
@@ -61,7 +62,7 @@ def repository() -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             httpx.get(f"{url}/v2/").raise_for_status()

@@ -26,7 +26,6 @@ from tests.fix_applied import (
     apply,
     apply_all,
     await_running,
-    await_that,
     engines,
     messages,
     path_of,
@@ -35,6 +34,7 @@ from tests.fix_applied import (
 from tests.fix_cluster import Cluster, wait_for_port
 from tests.fix_envoy import free_ports
 from tests.fix_rendered import desired, member, on_one_engine
+from tests.fix_waiting import await_that
 
 pytestmark = pytest.mark.slow
 L4 = {"cloud.google.com/gke-accelerator": "nvidia-l4"}

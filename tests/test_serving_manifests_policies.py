@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +13,14 @@ import yaml
 
 from serving.manifests.model import Desired, Member
 from serving.manifests.render import objects
-from tests.fix_applied import BASELINE, RESTRICTED, apply_all, await_running, await_that, engines, messages
+from tests.fix_applied import BASELINE, RESTRICTED, apply_all, await_running, engines, messages
 from tests.fix_cluster import Cluster
 from tests.fix_rendered import adapter_member, desired, member, on_one_engine
+from tests.fix_waiting import await_that
 
 pytestmark = pytest.mark.slow
 POLICIES = Path(__file__).parents[1] / "deploy" / "policies"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
-MOST = 180
 
 
 def install(cluster: Cluster, policy: str) -> None:
@@ -33,19 +33,17 @@ def pod_of(wanted: Desired) -> dict[str, Any]:
     """As the Deployment makes it."""
     template = objects(wanted)["ticket-router-v3/workload.yaml"][0]["spec"]["template"]
     metadata = {"name": "engine", "annotations": template["metadata"]["annotations"]}
-    made: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
-    return json.loads(json.dumps(made))  # type: ignore[no-any-return]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
 
 
 def test_rendered_stamps_are_admitted_and_a_changed_argument_is_not(cluster: Cluster) -> None:
     install(cluster, "gpu-fit")
     namespace = cluster.api.namespace({**RESTRICTED, "liftlock.dev/gpu-fit": "required"})
     pod = pod_of(desired(form="deployment", namespace=namespace, candidate=None, weight=0))
-    changed = json.loads(json.dumps(pod))
+    changed = copy.deepcopy(pod)
     changed["spec"]["containers"][0]["args"].append("--max-num-seqs=1024")
-    await_that(lambda: cluster.api.create_pod(namespace, changed).status_code == 422, MOST)
+    await_that(lambda: cluster.api.create_pod(namespace, changed).status_code == 422)
     assert cluster.api.create_pod(namespace, pod).status_code == 201
-    cluster.api.client.request("DELETE", f"/api/v1/namespaces/{namespace}/pods", json={"gracePeriodSeconds": 0})
 
 
 @pytest.fixture
@@ -54,15 +52,9 @@ def guarded(kserve: Cluster) -> Iterator[str]:
     install(kserve, "signed-modelcar")
     name = kserve.api.namespace({**BASELINE, "liftlock.dev/signed-modelcar": "required"})
     unsigned = pod_of(desired(form="deployment", namespace=name, stable=not_signed(member()), candidate=None, weight=0))
-    await_that(lambda: kserve.api.create_pod(name, unsigned).status_code == 422, MOST)
+    await_that(lambda: kserve.api.create_pod(name, unsigned).status_code == 422)
     yield name
-    for path in (
-        f"/apis/serving.kserve.io/v1beta1/namespaces/{name}/inferenceservices",
-        f"/apis/apps/v1/namespaces/{name}/deployments",
-        f"/api/v1/namespaces/{name}/pods",
-    ):
-        kserve.api.client.request("DELETE", path, json={"propagationPolicy": "Background", "gracePeriodSeconds": 0})
-    await_that(lambda: not engines(kserve, name), MOST)
+    kserve.remove_namespace(name)
 
 
 def not_signed(one: Member) -> Member:
@@ -75,10 +67,10 @@ def test_a_signed_modelcar_is_admitted_as_rendered_and_one_that_is_not_signed_is
 ) -> None:
     """By controllers: stable is signed and its pod is there, the candidate is not and the ReplicaSet says why."""
     apply_all(kserve, desired(form=form, namespace=guarded, candidate=not_signed(member("4"))))
-    said = await_that(lambda: found if "No signature is named" in (found := messages(kserve, guarded)) else "", MOST)
+    said = await_that(lambda: found if "No signature is named" in (found := messages(kserve, guarded)) else "")
     assert f"No signature is named for the modelcar {member('4').modelcar}" in said
     assert member("3").modelcar not in said
-    (pod,) = await_that(lambda: engines(kserve, guarded), MOST)
+    (pod,) = await_that(lambda: engines(kserve, guarded))
     assert pod["metadata"]["labels"]["app.kubernetes.io/name"] == "ticket-router-v3"
 
 

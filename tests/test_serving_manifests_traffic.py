@@ -15,10 +15,11 @@ import pytest
 from scipy.stats import binomtest
 
 from serving.manifests.model import Adapter, Desired
-from tests.fix_applied import RESTRICTED, await_that
+from tests.fix_applied import RESTRICTED
 from tests.fix_cluster import Cluster
 from tests.fix_inference_gateway import InferenceGateway, inference_gateway
 from tests.fix_rendered import adapter_member, desired, on_one_engine
+from tests.fix_waiting import await_that
 
 pytestmark = pytest.mark.slow
 REQUESTS = 200

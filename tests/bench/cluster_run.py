@@ -12,8 +12,9 @@ from serving.manifests.needs import Need, needs
 from serving.manifests.read_room import read_room
 from serving.manifests.render import render
 from tests.bench.cluster_cases import SIZES, Case
-from tests.fix_applied import BASELINE, RESTRICTED, apply_all, await_that, pods_of
-from tests.fix_cluster import GPU_TAINT, Cluster
+from tests.fix_applied import BASELINE, RESTRICTED, apply_all, pods_of
+from tests.fix_cluster import GPU_TAINT, NOW, Cluster
+from tests.fix_waiting import await_that
 
 DENIED = {"exceeded quota": "quota", "violates PodSecurity": "restricted", "maximum memory usage": "limits"}
 QUEUE = "kueue.x-k8s.io"
@@ -194,20 +195,10 @@ def _failures(cluster: Cluster, namespace: str) -> dict[str, str]:
 
 
 def _clear(cluster: Cluster, namespaces: tuple[str, str], nodes: list[str]) -> None:
-    """Owners first, then pods at once, then the nodes."""
-    now = {"propagationPolicy": "Background", "gracePeriodSeconds": 0}
+    """Queues and nodes go when no pod is left."""
     for name in namespaces:
-        for path in (
-            f"/apis/serving.kserve.io/v1beta1/namespaces/{name}/inferenceservices",
-            f"/apis/apps/v1/namespaces/{name}/deployments",
-            f"/apis/apps/v1/namespaces/{name}/replicasets",
-            f"/apis/batch/v1/namespaces/{name}/jobs",
-            f"/api/v1/namespaces/{name}/pods",
-        ):
-            cluster.api.client.request("DELETE", path, json=now)
-        await_that(lambda name=name: not cluster.get(f"/api/v1/namespaces/{name}/pods")["items"])
-        cluster.api.client.request("DELETE", f"/api/v1/namespaces/{name}")
+        cluster.remove_namespace(name)
     for kind in ("clusterqueues", "resourceflavors"):
         cluster.api.client.request("DELETE", f"/apis/{QUEUE}/v1beta2/{kind}/{namespaces[0]}")
     for node in nodes:
-        cluster.api.client.request("DELETE", f"/api/v1/nodes/{node}", json=now)
+        cluster.api.client.request("DELETE", f"/api/v1/nodes/{node}", json=NOW)
