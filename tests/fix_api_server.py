@@ -5,6 +5,7 @@ fills such a folder), else in `../shared/kube` beside the checkout, whose `kube`
 that ask for one that is not there are skipped, with the reason.
 """
 
+import fcntl
 import os
 import shutil
 import ssl
@@ -43,13 +44,15 @@ def find_program(name: str) -> str:
 
 @cache
 def assets() -> str | None:
-    """The folder of the programs; unpacking them takes 12 s on two cores, once a user."""
+    """The folder of the programs; unpacking them takes 12 s on two cores, once a user, and one process at a time."""
     kube = SHARED / "kube" / "kube"
     if ASSETS in os.environ or not kube.is_file():
         return os.environ.get(ASSETS)
-    done = subprocess.run(
-        [sys.executable, kube, "unpack"], capture_output=True, text=True, check=True, timeout=UNPACK_SECONDS
-    )
+    with kube.open() as one:
+        fcntl.flock(one, fcntl.LOCK_EX)  # two that unpack at once trip over each other's links
+        done = subprocess.run(
+            [sys.executable, kube, "unpack"], capture_output=True, text=True, check=True, timeout=UNPACK_SECONDS
+        )
     return done.stdout.strip()
 
 
