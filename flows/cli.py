@@ -188,7 +188,7 @@ def logs(
 
     folder = get_settings().state / "logs"
     file = folder / f"{name}.log"
-    if not file.is_file() or file.parent != folder:
+    if file.parent != folder or file.is_symlink() or not file.is_file():
         have = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet; run `liftlock up`"
         raise BadInput(f"no log of a part named {name!r}; logs: {have}")
     typer.echo("\n".join(file.read_text(errors="replace").splitlines()[-lines:]))

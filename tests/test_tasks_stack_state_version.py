@@ -1,8 +1,9 @@
-"""A state folder of a newer layout is refused before anything is touched."""
+"""An older layout is migrated with a backup; a newer one is refused before anything is touched."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tasks.exit_codes import code_of
-from tasks.stack.state_version import STATE_VERSION, StateTooNew, ensure_version
+from tasks.stack.state_version import STATE_VERSION, StateTooNew, ensure_version, prepare_state
+from tests.fix_promotion import killed
 from tests.fix_stack import ROOT
 
 
@@ -18,6 +20,44 @@ def test_a_folder_without_a_number_gets_one_and_keeps_it(tmp_path: Path) -> None
     ensure_version(tmp_path)
     assert (tmp_path / "version").read_text() == f"{STATE_VERSION}\n"
     ensure_version(tmp_path)
+
+
+def older(state: Path, number: str | None) -> None:
+    """As the first layout left it, with or without its number."""
+    (state / "gateway").mkdir(parents=True)
+    state.chmod(0o711)
+    for name, text in {"ports.json": "{}", "postgres.password": "secret", "gateway/keys.json": "[]"}.items():
+        (state / name).write_text(text)
+    (state / "postgres.password").chmod(0o600)
+    if number:
+        (state / "version").write_text(number)
+
+
+@pytest.mark.parametrize("number", ["1\n", None])
+def test_an_older_layout_is_closed_and_its_description_backed_up(tmp_path: Path, number: str | None) -> None:
+    state, said = tmp_path / "state", list[str]()
+    older(state, number)
+    prepare_state(state, said.append)
+    (kept,) = (state / "backups").iterdir()
+    assert (kept / "postgres.password").read_text() == "secret" and (kept / "gateway" / "keys.json").read_text() == "[]"
+    assert (kept / "postgres.password").stat().st_mode & 0o777 == 0o600
+    assert state.stat().st_mode & 0o007 == 0 and (state / "version").read_text() == f"{STATE_VERSION}\n"
+    assert len(said) == 1 and str(kept) in said[0]
+    prepare_state(state, said.append)
+    assert len(said) == 1 and len(list((state / "backups").iterdir())) == 1
+
+
+def test_a_migration_that_is_killed_is_done_by_the_next(tmp_path: Path) -> None:
+    older(tmp_path / "state", "1")
+
+    def fatal(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert killed(lambda: prepare_state(tmp_path / "state", fatal))  # after the number was written
+    assert (tmp_path / "state" / "version").read_text() == f"{STATE_VERSION}\n"
+    (tmp_path / "state" / "version").write_text("1")  # as before it was
+    prepare_state(tmp_path / "state", lambda _: None)
+    assert (tmp_path / "state" / "version").read_text() == f"{STATE_VERSION}\n"
 
 
 @pytest.mark.parametrize("number", [str(STATE_VERSION + 1), "0", "", "one", "-1", "²"])

@@ -25,7 +25,7 @@ from tasks.stack.own_engines import read_own
 from tasks.stack.owner import claim
 from tasks.stack.parts import Part, local_parts, on_demand_parts
 from tasks.stack.ports import assign, remembered
-from tasks.stack.state_version import ensure_version
+from tasks.stack.state_version import prepare_state
 from tasks.stack.supervisor import ProcessState, Supervisor
 from tasks.stack.webhooks import ensure_webhook
 
@@ -78,11 +78,11 @@ def default_engine(settings: Settings) -> Engine:
 def up(settings: Settings, say: Say, engine: Engine | None = None, *, wait_for_engine: bool = True) -> Addresses:
     """Start what is not running and wait until all of it answers, vllm too where `wait_for_engine`. Idempotent.
 
-    Raises StateTooNew, StackTaken, EngineBusy, PartNotReady, PostgresFailed, SupervisorFailed.
+    Raises StateTooNew, StateShared, StackTaken, EngineBusy, PartNotReady, PostgresFailed, SupervisorFailed.
     """
-    settings.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(settings):
-        ensure_version(settings.state)
+        prepare_state(settings.state, say)
         supervisor = Supervisor(settings.state)
         claim(settings.state, ROOT, supervisor.is_up())
         running = {name for name, one in supervisor.states().items() if one.state in ("RUNNING", "STARTING", "BACKOFF")}

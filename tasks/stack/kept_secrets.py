@@ -3,19 +3,49 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from tasks.whole_file import settle_folder, write_beside
 
 
 def kept(file: Path, make: Callable[[], str]) -> str:
-    if not file.exists():
-        file.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            out.write(make())
+    """The secret, made where there is none. An empty file is what a kill left behind: nothing was ever encrypted with it.
+
+    The name appears with the whole secret behind it, and never takes another's place: two first users get the same one.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (file.exists() and file.stat().st_size):
+        with _folder_locked(file.parent):
+            _make(file, make)
     return file.read_text()
+
+
+def _make(file: Path, make: Callable[[], str]) -> None:
+    if file.exists():
+        if file.stat().st_size:
+            return
+        file.unlink()
+    temporary = write_beside(file, make().encode(), 0o600)
+    try:
+        os.link(temporary, file)
+    finally:
+        temporary.unlink()
+    settle_folder(file.parent)
+
+
+@contextmanager
+def _folder_locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def postgres_password(state: Path) -> str:

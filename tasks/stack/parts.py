@@ -53,15 +53,25 @@ def postgres_user() -> str | None:
     return next(name for name in ("postgres", "nobody") if name in names)
 
 
-def _reachable_by_others(path: Path) -> bool:
-    return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents) if folder.exists())
+def _reachable(path: Path, group: int) -> bool:
+    """For a user of that group who owns nothing on the way."""
+    found = [folder.stat() for folder in (path, *path.parents) if folder.exists()]
+    return all(one.st_mode & (0o010 if one.st_gid == group else 0o001) for one in found)
 
 
 def postgres_home(state: Path) -> Path:
-    """The cluster's folder: under the state folder, but for root in a private folder, where another user could not reach it."""
-    if postgres_user() is None or (_reachable_by_others(state) and _reachable_by_others(postgres_binaries())):
+    """The cluster's folder: under the state folder, but for root elsewhere where Postgres' user could not reach it, or where it
+    was made then.
+    """
+    user = postgres_user()
+    if user is None:
         return state / "postgres"
-    return Path("/var/tmp") / f"liftlock-postgres-{hashlib.sha256(str(state).encode()).hexdigest()[:12]}"  # noqa: S108
+    elsewhere = Path("/var/tmp") / f"liftlock-postgres-{hashlib.sha256(str(state).encode()).hexdigest()[:12]}"  # noqa: S108
+    group = pwd.getpwnam(user).pw_gid
+    reached = _reachable(state.parent, group) and _reachable(
+        postgres_binaries(), group
+    )  # the state folder lets it pass
+    return state / "postgres" if reached and not (elsewhere / "ready").exists() else elsewhere
 
 
 def local_parts(

@@ -44,6 +44,8 @@ def _own(home: Path) -> None:
     user = postgres_user()
     if user:
         entry = pwd.getpwnam(user)
+        if home.is_symlink() or home.stat().st_uid not in (0, entry.pw_uid):
+            raise PostgresFailed(f"{home} is somebody else's, required: a folder of root or {user}; remove it")
         os.chown(home, entry.pw_uid, entry.pw_gid)
 
 

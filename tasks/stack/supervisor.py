@@ -7,6 +7,7 @@ import http.client
 import itertools
 import os
 import shlex
+import stat
 import subprocess
 import sys
 import tempfile
@@ -135,6 +136,11 @@ class Supervisor:
     def _write(self, config: Path, text: str) -> None:
         (self.state / "logs").mkdir(parents=True, exist_ok=True)
         self.socket.parent.mkdir(mode=0o700, exist_ok=True)
+        found = self.socket.parent.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise SupervisorFailed(
+                f"{self.socket.parent} is somebody else's, required: a folder of this user; remove it"
+            )
         descriptor = os.open(config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds the database password
         with os.fdopen(descriptor, "w") as out:
             out.write(text)
