@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.checkpoints import Checkpoint, CheckpointUnusable, read_checkpoint, remove_checkpoint
+from tasks.resumable import resumable, train_resumably
+
 CONFIG_KEYS = (
     "peft_type", "task_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules",
     "layers_to_transform", "layers_pattern", "bias", "use_rslora", "use_dora", "fan_in_fan_out", "inference_mode", "modules_to_save",
@@ -29,7 +32,11 @@ class TrainingRefused(Exception):
 
 @dataclass(frozen=True)
 class LoraRequest:
-    """What to train. `dialogs` has one {"prompt": [messages], "completion": [messages]} a line."""
+    """What to train. `dialogs` has one {"prompt": [messages], "completion": [messages]} a line.
+
+    `checkpoint` is a file, "" for none; it is used again by a request of the same `key`, a digest of all that the adapter
+    depends on, and is removed at the end.
+    """
 
     base: str
     base_name: str
@@ -45,6 +52,9 @@ class LoraRequest:
     warmup_steps: int
     max_length: int
     seed: int
+    key: str = ""
+    checkpoint: str = ""
+    checkpoint_seconds: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -107,17 +117,18 @@ def _completion_trainer() -> Any:
     return CompletionLoss
 
 
-def _progress() -> Any:
-    """A callback that says every logged loss."""
+def _progress(curve: list[TrainingPoint]) -> Any:
+    """A callback that says every logged loss and adds it to the curve, which may have a beginning."""
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):  # type: ignore[misc]
-        began = time.monotonic()
+        began = time.monotonic() - (curve[-1].seconds if curve else 0.0)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 seconds = round(time.monotonic() - self.began, 2)
-                _say("step", **asdict(TrainingPoint(state.global_step, state.max_steps, float(logs["loss"]), seconds)))
+                curve.append(TrainingPoint(state.global_step, state.max_steps, float(logs["loss"]), seconds))
+                _say("step", **asdict(curve[-1]))
 
     return Progress()
 
@@ -156,7 +167,7 @@ def _arguments(request: LoraRequest, on_cpu: bool) -> Any:
     )
 
 
-def _trainer(request: LoraRequest, rows: list[dict[str, Any]]) -> Any:
+def _trainer(request: LoraRequest, rows: list[dict[str, Any]], curve: list[TrainingPoint]) -> Any:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -174,12 +185,12 @@ def _trainer(request: LoraRequest, rows: list[dict[str, Any]]) -> Any:
         task_type="CAUSAL_LM",
         **_adapted_layers(request, model.config.num_hidden_layers),
     )
-    return _completion_trainer()(
+    return resumable(_completion_trainer())(
         model=model,
         args=_arguments(request, on_cpu),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[_progress()],
+        callbacks=[_progress(curve)],
         peft_config=lora,
     )
 
@@ -196,9 +207,32 @@ def train_lora(request: LoraRequest) -> None:
     Raises TrainingRefused for dialogs that are too long or a first_layer that the model does not have.
     """
     rows = [json.loads(line) for line in Path(request.dialogs).read_text(encoding="utf-8").splitlines()]
-    trainer = _trainer(request, rows)
+    found = _checkpoint(request)
+    curve = [TrainingPoint(**point) for point in found.state["curve"]] if found else []
+    trainer = _trainer(request, rows, curve)
     _say("start", dialogs=len(rows), parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad))
-    trainer.train()
+    for point in curve:
+        _say("step", **asdict(point))
+    file = Path(request.checkpoint) if request.checkpoint else None
+    train_resumably(trainer, file, request.key, found, request.checkpoint_seconds, curve, _say)
+    _save(request, trainer)
+    if file:
+        remove_checkpoint(file)
+    _say("done")
+
+
+def _checkpoint(request: LoraRequest) -> Checkpoint | None:
+    """The one to go on from. One that cannot be used is told, and the training begins anew."""
+    if not request.checkpoint:
+        return None
+    try:
+        return read_checkpoint(Path(request.checkpoint), request.key)
+    except CheckpointUnusable as unusable:
+        _say("anew", reason=str(unusable))
+        return None
+
+
+def _save(request: LoraRequest, trainer: Any) -> None:
     out = Path(request.out)
     out.mkdir(parents=True, exist_ok=True)
     trainer.model.save_pretrained(out, safe_serialization=True)
@@ -208,7 +242,6 @@ def train_lora(request: LoraRequest) -> None:
     )
     (out / "README.md").unlink(missing_ok=True)
     (out / "adapter_model.safetensors").chmod(0o644)
-    _say("done")
 
 
 def main() -> int:

@@ -15,10 +15,11 @@ from mlflow.entities import Metric, Param, RunTag
 from evals.prompt import Prompt, load_prompt, messages
 from tasks.artifacts import Adapter, Dataset, TrainingPoint
 from tasks.base_model import folder_sha256, resolve_base
+from tasks.checkpoints import remove_checkpoint
 from tasks.child import run_child
 from tasks.dataset import read_items
 from tasks.digests import ADAPTER_FILES as ADAPTER_FILES
-from tasks.digests import adapter_sha256
+from tasks.digests import adapter_sha256, digest_of
 from tasks.lora import LoraRequest, TrainingRefused
 from tasks.mlflow_story import dataset_inputs
 from tasks.model_card import training_card
@@ -28,6 +29,7 @@ from tasks.settings import ROOT, get_settings
 from tasks.spec import Release
 from tasks.stage import stage
 
+TRAINING_CODE = ("lora.py", "resumable.py", "checkpoints.py")
 CHILD_ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "PYTHONHASHSEED": "0",
@@ -70,9 +72,14 @@ def train_adapter(dataset: Dataset, spec: Release) -> Adapter:
         )
     )
     training = spec.training.model_dump(exclude={"timeout_seconds"})
+    key = digest_of(*_key(dataset, spec))
+    checkpoint = settings.state / "checkpoints" / f"{spec.name}-{key[:16]}.safetensors"
+    if run.fresh:
+        remove_checkpoint(checkpoint)
     request = LoraRequest(
-        base=str(base), base_name=base.name, dialogs=str(dialogs), out=str(work / "adapter"), **training
-    )
+        base=str(base), base_name=base.name, dialogs=str(dialogs), out=str(work / "adapter"), **training,
+        key=key, checkpoint=str(checkpoint),
+    )  # fmt: skip
     curve = _train(request, work, spec.training.timeout_seconds)
     sha256 = adapter_sha256(work / "adapter")
     home = settings.state / "trained" / f"{spec.name}-{sha256[:16]}"
@@ -111,6 +118,8 @@ def _train(request: LoraRequest, work: Path, timeout: float) -> tuple[TrainingPo
                 progress.update(point.step, point.total_steps, f"loss {point.loss:.3f}")
             elif event["event"] == "refused":
                 refusals.append(event["reason"])
+            elif event["event"] in ("anew", "no_checkpoint"):
+                current_run().console.print(f"  {_words(event)}", highlight=False, markup=False, soft_wrap=True)
 
         run_child(
             [sys.executable, "-m", "tasks.lora", str(file)], what="training", on_event=on_event, timeout=timeout, cwd=ROOT,
@@ -121,6 +130,14 @@ def _train(request: LoraRequest, work: Path, timeout: float) -> tuple[TrainingPo
             refusals[0] if refusals else "training ended without a single step; give more items or epochs"
         )
     return tuple(curve)
+
+
+def _words(event: dict[str, Any]) -> str:
+    if event["event"] == "anew":
+        return f"the training begins anew: {event['reason']}"
+    return (
+        f"no checkpoint at step {event['step']}, a kill would cost the training since the last one: {event['reason']}"
+    )
 
 
 def _record(
@@ -161,7 +178,7 @@ def _key(dataset: Dataset, spec: Release) -> tuple[Any, ...]:
     base = resolve_base(spec.base_model, settings)
     data = [(split.name, split.sha256) for split in dataset.splits if split.name != "test"]
     return ("1", spec.name, folder_sha256(base, settings.state), data, spec.training.model_dump(mode="json", exclude={"timeout_seconds"}),
-            load_prompt(spec.gate.prompt).sha256, spec.dataset.answer, (ROOT / "tasks" / "lora.py").read_text())  # fmt: skip
+            load_prompt(spec.gate.prompt).sha256, spec.dataset.answer, *((ROOT / "tasks" / file).read_text() for file in TRAINING_CODE))  # fmt: skip
 
 
 def _intact(adapter: Adapter) -> bool:
