@@ -91,8 +91,8 @@ def random_states() -> tuple[dict[str, Any], dict[str, Any]]:
     tensors = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
-    name, keys, *rest = numpy.random.get_state()
-    return tensors, {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
+    name, keys, *rest = numpy.random.get_state(legacy=True)
+    return tensors, {"python": random.getstate(), "numpy": [name, numpy.asarray(keys).tolist(), *rest]}
 
 
 def set_random_states(tensors: dict[str, Any], plain: dict[str, Any]) -> None:
