@@ -6,7 +6,6 @@ import json
 import sys
 import uuid
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -36,7 +35,9 @@ def register(app: typer.Typer) -> None:
 
 
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="Folders, Git checkouts or files.")],
+    paths: Annotated[
+        list[str], typer.Argument(help="Folders, files, or a Git repository's address: URL or URL#BRANCH.")
+    ],
     tenant: Tenant = "default",
     precision: Annotated[Literal["vector", "halfvec"], typer.Option(help="Numbers of 4 bytes, or of 2.")] = "vector",
     as_json: AsJson = False,
@@ -45,11 +46,13 @@ def index(
 
     Example: liftlock index docs
     """
-    from tasks.rag import index_paths, open_parts
+    from tasks.rag import index_paths, local_paths, open_parts
     from tasks.settings import get_settings
 
-    with open_parts(get_settings()) as parts:
-        result = index_paths(parts, tuple(paths), tenant, precision=precision, progress=_progress())
+    settings = get_settings()
+    documents = local_paths(settings, paths)
+    with open_parts(settings) as parts:
+        result = index_paths(parts, documents, tenant, precision=precision, progress=_progress())
     _say_indexed(result, as_json)
 
 

@@ -7,13 +7,13 @@ with the reason when it is read, and the rest goes on.
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rag.chunk import Document
 from rag.convert import ConversionFailed, html_to_markdown, pdf_to_markdown
+from rag.git import tracked_files
 
 KINDS = {
     "markdown": (".md", ".markdown"),
@@ -118,10 +118,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _listed(folder: Path) -> list[Path]:
     """Git's own list, so that what it ignores is left out; elsewhere every file that is not hidden."""
-    if (folder / ".git").exists():
-        argv = ["git", "-C", str(folder), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        done = subprocess.run(argv, capture_output=True, check=False)
-        if done.returncode == 0:
-            return [folder / name.decode("utf-8", "surrogateescape") for name in done.stdout.split(b"\0") if name]
-    found = (file for file in folder.rglob("*"))
+    if (folder / ".git").exists() and (tracked := tracked_files(folder)) is not None:
+        return tracked
+    found = (file for file in folder.rglob("*") if not file.is_symlink())
     return [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]

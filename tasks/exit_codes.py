@@ -13,7 +13,7 @@ BAD_INPUT = {
     "AdapterMissing", "LayoutInvalid", "RolloutUnderWay", "NoRollout", "KeyInvalid", "KeyTaken", "PredicateInvalid", "DocumentInvalid",
     "NotIndexed", "EmbedderMismatch", "EmbedderUnavailable", "IndexBusy", "ContextTooSmall", "ModelUnnamed", "TenantInvalid", "AddressTaken",
     "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "NoSuchRequest", "DatasetUnknown", "EndpointInvalid",
-    "DocumentsSuiteInvalid", "DesiredInvalid", "PlatformInvalid", "VersionNotDeliverable", "OutputTaken", "ValuesInvalid",
+    "CorpusRepositoryError", "DocumentsSuiteInvalid", "DesiredInvalid", "PlatformInvalid", "VersionNotDeliverable", "OutputTaken", "ValuesInvalid",
     "NoCluster", "PrometheusUnread", "RemoteRefused", "DeliveryUnset", "TargetInvalid", "RecordUnread",
     "InputInvalid", "YamlRefused", "DurationInvalid", "ProbeFailed", "BasesDiffer", "ClusterUnreadable",
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from rag.chunk import Chunk, Limits, chunk_document
 from rag.corpus import find_files
 from rag.embed import Embedder
 from rag.generation import Pins, Precision
+from rag.git import copy_repository, parse_address
 from rag.index import IndexResult, Progress, index, quiet
 from rag.schema import Connection
 from tasks.embeddings import REQUEST_SECONDS, open_embedder
@@ -117,6 +118,16 @@ def index_paths(
 
     digests = {source: file.digest() for source, file in files.items()}
     return index(parts.conn, check_tenant(tenant), digests, cut, pins, model.embed, progress)
+
+
+def local_paths(settings: Settings, named: Sequence[str]) -> tuple[Path, ...]:
+    """Paths as they are; of a repository's address its copy in the state folder. Raises CorpusRepositoryError."""
+    addresses = [parse_address(one) for one in named]  # all are read before anything is fetched
+    copies = settings.state / "corpora"
+    return tuple(
+        copy_repository(address, copies) if address else Path(one)
+        for one, address in zip(named, addresses, strict=True)
+    )
 
 
 def root_of(paths: tuple[Path, ...]) -> Path:

@@ -75,9 +75,25 @@ def test_documents_are_indexed_asked_and_talked_about(liftlock: Command, documen
     assert "Execution Time" in liftlock("ask", "release", "--explain").stdout
 
 
+def test_a_repositorys_address_is_copied_and_indexed(liftlock: Command, documents: Path) -> None:
+    git = ["git", "-C", str(documents), "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for command in (["init", "-q"], ["add", "rollback.md"], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *command], check=True)
+    done = liftlock("index", documents.as_uri())
+    assert (done.returncode, done.stdout) == (
+        0,
+        "1 documents, 1 passages: 1 embedded, 1 written, 0 removed, 0 files skipped\n",
+    )
+    assert "[1] rollback.md:1" in liftlock("ask", "How is a release undone?").stdout
+    again = json.loads(liftlock("index", documents.as_uri(), "--json").stdout)
+    assert (again["embedded"], again["written"]) == (0, 0)
+
+
 def test_what_cannot_be_done_is_said_in_one_line(liftlock: Command, documents: Path) -> None:
     cases: list[tuple[tuple[str, ...], int, str]] = [
         (("index", "nowhere"), 2, "nowhere is not there"),
+        (("index", f"{documents.as_uri()}-not"), 2, "git clone failed"),
+        (("index", "http://git.example.com/docs"), 2, "http:// is not taken"),
         (("index", str(documents), "--tenant", "A B"), 2, "'A B' is no tenant's name"),
         (("ask", "x"), 2, "default has no index"),
         (("ask", "x", "--kind", "pfd"), 2, "'pfd' is no kind of document"),
