@@ -238,9 +238,11 @@ def missed(figures: dict[str, Any]) -> list[str]:
         "nothing embedded or written": figures["unchanged"]["embedded"] == figures["unchanged"]["written"] == 0,
     }  # fmt: skip
     both = figures.get("peers", {})
-    for name in ("langchain", "llamaindex"):
-        if "qps" in both.get(name, {}):
-            ours, other = both["liftlock"], both[name]
+    for name in ("langchain", "llamaindex") if both else ():
+        ours, other = both["liftlock"], both[name]
+        if "error" in other:
+            checks[f"comparison with {name} (not judged: {other['error']})"] = False
+        else:
             checks[f"ingest ahead of {name}"] = ours["ingest_s"] < other["ingest_s"]
             checks[f"QPS ahead of {name}"] = ours["qps"] > other["qps"]
             checks[f"recall ahead of {name}"] = ours["recall"] >= other["recall"]
