@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster
+.PHONY: help setup release test lint format up down status schema clean bench bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -45,11 +45,14 @@ status: ## Show the local stack
 schema: ## Write the JSON Schema of release.yaml for editors
 	@$(RUN) -m flows.cli schema > evals/release.schema.json
 
+bench: setup ## Run all benches and write docs/figures.md; BENCH="modelcar gate" for some, ARGS=--short for a look
+	@$(RUN) -m tests.bench.run_benches $(BENCH) $(ARGS)
+
 bench-release: setup ## Time of a release: installed, and with nothing changed; share of each stage
-	@$(RUN) tests/bench/bench_release.py
+	@$(RUN) -m tests.bench.bench_release
 
 bench-overhead: setup ## What orchestration costs a stage
-	@$(RUN) tests/bench/bench_overhead.py
+	@$(RUN) -m tests.bench.bench_overhead
 
 bench-fit: setup ## GPU-fit estimate against measured vLLM starts, beside other estimators
 	@$(RUN) -m tests.bench.bench_fit
@@ -61,7 +64,7 @@ bench-adapters: setup ## 64 adapters on one vLLM against one, and the cliff past
 	@$(RUN) -m tests.bench.bench_adapters $(ARGS)
 
 bench-modelcar: setup ## Build, push and pull of a 1 GiB model beside olot+skopeo and oras-py; wants a quiet machine
-	@$(RUN) tests/bench/bench_modelcar.py $(ARGS)
+	@$(RUN) -m tests.bench.bench_modelcar $(ARGS)
 
 bench-gate: setup ## Error rates, power and items of the sequential gate on simulated releases; ARGS=--short for a look
 	@$(RUN) -m tests.bench.bench_gate $(ARGS)
@@ -73,7 +76,7 @@ picture-gate: setup ## Draw the picture of docs/eval-gate.md
 	@$(RUN) -m tests.bench.gate_picture docs/images/eval-gate-paths.png
 
 bench-signing: setup ## Signing and verifying a 1 GiB model against plain sha256
-	@$(RUN) tests/bench/bench_signing.py $(ARGS)
+	@$(RUN) -m tests.bench.bench_signing $(ARGS)
 
 bench-rollout-sim: setup ## False undos, missed regressions and requests until found, on simulated rollouts; ARGS=--short for a look
 	@$(RUN) -m tests.bench.bench_rollout_sim $(ARGS)
@@ -86,11 +89,12 @@ bench-rollout: setup ## Ten good and ten bad releases through vLLM and Envoy und
 
 bench-rollout-long: setup ## 50 promotions and 50 undos under 100,000 requests with open streams, instant engines; ARGS=--short for a look
 	@$(RUN) -m tests.bench.bench_rollout_long $(ARGS)
+
 bench-rag: setup ## Ingest, recall, latency and QPS of the document index; ARGS="--peers PYTHON" for other stores beside it
 	@$(RUN) -m tests.bench.bench_rag $(ARGS)
 
 bench-promotion: setup ## 32 promoters, 1,000 moves, kills of promoters, MLflow and Postgres, against bare alias sets
-	@$(RUN) -m tests.bench.bench_promotion
+	@$(RUN) -m tests.bench.bench_promotion $(ARGS)
 
 bench-delivery: setup ## Ten releases and rollbacks by Argo CD and by server-side apply, others writing in between; ARGS=--short for two
 	@$(RUN) -m tests.bench.bench_delivery $(ARGS)

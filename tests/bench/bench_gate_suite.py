@@ -32,6 +32,7 @@ from tasks.settings import get_settings
 from tasks.spec import Release, load_release
 from tasks.stack.addresses import addresses
 from tasks.train import ADAPTER_FILES
+from tests.bench.figures import Figure, end
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = ROOT / "evals" / "ticket_router"
@@ -86,10 +87,18 @@ def main() -> int:
             _compare(one, spec, served.base_url, base, Path(folder) / str(n), plain)
             for n, one in enumerate(comparisons)
         ]
-    wrong = [row["what"] for row in rows if not row["right"]]
-    told = {"bench": "gate-suite", "plain_seconds": round(plain, 1), "items": items, "rows": rows, "wrong": wrong}
-    print(json.dumps(told))
-    return 1 if wrong else 0
+    figures = [Figure("wrong verdicts", sum(not row["right"] for row in rows), "", "lower", 0)]
+    figures += [
+        Figure(
+            f"{row['what']}, both sides",
+            row["seconds"],
+            "s",
+            beside={"plain lm-eval, candidate alone": plain},
+            noise=0.25,
+        )
+        for row in rows
+    ]
+    return end("gate-suite", figures, details={"items": items, "rows": rows})
 
 
 def _release_both() -> Served:

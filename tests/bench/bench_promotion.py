@@ -30,12 +30,14 @@ from tasks.promotion.database import PromotionBusy, connect
 from tasks.promotion.ledger import Line, lines, verify
 from tasks.promotion.move import AliasMoved, Promoter, Wanted
 from tasks.promotion.registry import MlflowRegistry, RegistryUnreachable
+from tests.bench.figures import Figure, end
 from tests.fix_envoy import free_ports
 from tests.fix_http import answers_http
 from tests.fix_mlflow import QUIET
 from tests.fix_postgres import _binaries, _folder, _identity
 
-PROMOTERS, MOVES, VERSIONS, KILL_EVERY = 32, int(os.environ.get("MOVES", "1000")), 4, 0.7
+SHORT = "--short" in sys.argv
+PROMOTERS, MOVES, VERSIONS, KILL_EVERY = 32, 100 if SHORT else 1000, 4, 0.7
 STORM, QUIET_MOVES, BARE = MOVES // 2, MOVES // 10, MOVES // 2  # of each number of models
 TRANSIENT = (psycopg.OperationalError, RegistryUnreachable, PromotionBusy)
 
@@ -233,7 +235,7 @@ def _end(story: list[Line]) -> str | None:
     return story[-1].to_version if story else None
 
 
-def main() -> None:
+def main() -> int:
     os.environ.update(QUIET)
     folder = Path(tempfile.mkdtemp(prefix="liftlock-bench-"))
     results: dict[str, Any] = {}
@@ -262,10 +264,17 @@ def main() -> None:
                 server.kill()
             shutil.rmtree(folder, ignore_errors=True)
     wrong = ("lost", "doubled", "out_of_order", "lost_updates", "aliases_that_differ", "chain_faults")
-    good = all(found[name] == 0 for found in results.values() for name in wrong)
-    print(json.dumps({"bench": "promotion", "promoters": PROMOTERS, "good": good, "results": results}))
-    sys.exit(0 if good else 1)
+    figures = [
+        Figure(name.replace("_", " "), sum(found[name] for found in results.values()), "", "lower", 0) for name in wrong
+    ]
+    for count in (1, 16):
+        quiet = results[f"{count} quiet"]
+        beside = {"bare alias sets": quiet["bare_per_second"]}
+        figures.append(
+            Figure(f"moves a second, {count} models", quiet["per_second"], "", "higher", beside=beside, noise=0.25)
+        )
+    return end("promotion", figures, short=SHORT, details={"promoters": PROMOTERS, "results": results})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

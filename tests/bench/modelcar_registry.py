@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelcar_rivals import ROOT
+from tests.bench.modelcar_rivals import ROOT
 
 NEWER = ROOT / ".toolchain" / "registry" / "docker-registry"
 
