@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.bench.figures import Ending, Figure, NoEnding, end, read_ending
 from tests.bench.figures_page import key_of, read, regressions, render, row_of, worse, write
-from tests.bench.run_benches import ROOT, benches, chosen
+from tests.bench.run_benches import DATA, PAGE, REASONS, ROOT, benches, chosen
 
 QUICK = Figure("push", 2.0, "s", "lower", 2.5, (1.9, 2.2), {"curl": 1.5})
 
@@ -125,3 +126,8 @@ def test_a_bench_that_ran_ends_in_the_form() -> None:
     assert figure.spread is not None
     assert figure.beside
     assert done.returncode == (0 if figure.met else 1)
+
+
+def test_the_committed_page_is_what_the_committed_figures_give() -> None:
+    reasons = yaml.safe_load(REASONS.read_text()) or {}
+    assert PAGE.read_text() == render(read(DATA), reasons)
