@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -131,3 +132,12 @@ def test_a_bench_that_ran_ends_in_the_form() -> None:
 def test_the_committed_page_is_what_the_committed_figures_give() -> None:
     reasons = yaml.safe_load(REASONS.read_text()) or {}
     assert PAGE.read_text() == render(read(DATA), reasons)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests" / "bench").glob("bench_*.py")), ids=lambda file: file.stem)
+def test_every_bench_ends_in_the_form_and_has_a_target(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Return) and isinstance(node.value, ast.Call)]
+    names = [node.value.args[0].value for node in calls if getattr(node.value.func, "id", "") == "end"]  # type: ignore[union-attr]
+    assert names == [file.stem.removeprefix("bench_").replace("_", "-")]
+    assert names[0] in benches((ROOT / "Makefile").read_text())

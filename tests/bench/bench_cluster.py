@@ -8,7 +8,6 @@ disagree once, or where rendering or applying is slower than asked. Without the 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from kubernetes import config
 
 from tests.bench.cluster_cases import Case, cases
 from tests.bench.cluster_run import Outcome, run, told
+from tests.bench.figures import Figure, end
 from tests.fix_cluster import running_cluster
 from tests.fix_controllers import start_kserve, start_kueue
 
@@ -65,7 +65,7 @@ def _progress(done: int, count: int, case: Case, outcome: Outcome) -> None:
         print(f"{done} of {count}", file=sys.stderr, flush=True)
 
 
-def report(found: list[tuple[Case, Outcome]]) -> dict[str, object]:
+def report(found: list[tuple[Case, Outcome]]) -> dict[str, float]:
     outcomes = [outcome for _, outcome in found]
     seen = Counter("runs" if each.runs else "+".join(sorted(each.kinds)) for each in outcomes)
     said = Counter(
@@ -76,7 +76,6 @@ def report(found: list[tuple[Case, Outcome]]) -> dict[str, object]:
         print(f"{left[0]:32}{left[1]:7}      {right[0]:32}{right[1]:7}")
     render, apply = ([getattr(each, f"{name}_seconds") for each in outcomes] for name in ("render", "apply"))
     return {
-        "bench": "cluster",
         "cases": len(outcomes),
         "disagreements": sum(not each.agrees for each in outcomes),
         "uncertain": sum(not each.answer.certain for each in outcomes),
@@ -99,9 +98,13 @@ def main() -> int:
         print(f"skipped: {error}")
         return 0
     said = report(found)
-    print(json.dumps(said))
-    slow = said["render_p95_seconds"] > MOST_RENDER or said["apply_p95_seconds"] > MOST_APPLY  # type: ignore[operator]
-    return 1 if said["disagreements"] or (slow and not chosen.short) else 0
+    figures = [
+        Figure(f"disagreements in {said['cases']} cases", said["disagreements"], "", "lower", 0),
+        Figure("render, p95", said["render_p95_seconds"], "s", "lower", MOST_RENDER, noise=0.25),
+        Figure("apply, p95", said["apply_p95_seconds"], "s", "lower", MOST_APPLY, noise=0.25),
+    ]
+    judged = not chosen.short or bool(said["disagreements"])
+    return end("cluster", figures, short=chosen.short, judged=judged, details=said)
 
 
 if __name__ == "__main__":

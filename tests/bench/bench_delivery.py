@@ -8,7 +8,6 @@ commit does not render what it holds, or another's field is lost. --short: two o
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import httpx
 
 from serving.delivery.record import RECORD, files_of, from_text
 from serving.rollout.ask import ask
+from tests.bench.figures import Figure, end
 from tests.delivery_process import MODEL, PROMPTS, Asked, release, target_of
 from tests.fix_cluster import Cluster, add_application, running_cluster, start_argocd
 from tests.fix_platform import PlatformRepository, git, running_platform
@@ -186,7 +186,8 @@ def figures(client: Client, up: list[float], down: list[float]) -> dict[str, Any
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true")
-    count = 2 if parser.parse_args().short else 10
+    short = parser.parse_args().short
+    count = 2 if short else 10
     with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
         folder = Path(text)
         for name in ("cluster", "gitops", "kubernetes"):
@@ -199,9 +200,18 @@ def main() -> int:
             "gitops": gitops(cluster, folder / "gitops", count),
             "kubernetes": kubernetes(cluster, folder / "kubernetes", count),
         }
-    print(json.dumps(found, indent=2))
-    bad = [key for each in found.values() for key in ("lost", "merges", "incoherent", "fields_lost") if each.get(key)]
-    return 1 if bad else 0
+    wrong = [
+        Figure(f"{target}: {key.replace('_', ' ')}", each[key], "", "lower", 0)
+        for target, each in found.items()
+        for key in ("lost", "merges", "incoherent", "fields_lost")
+        if key in each
+    ]
+    times = [
+        Figure(f"{target}: {key.replace('_median_s', '')}, median", each[key], "s", noise=0.25)
+        for target, each in found.items()
+        for key in ("release_median_s", "rollback_median_s")
+    ]
+    return end("delivery", [*wrong, *times], short=short, details=found)
 
 
 if __name__ == "__main__":

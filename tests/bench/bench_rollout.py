@@ -9,7 +9,6 @@ in place of vLLM. Ends with one line of JSON; exit code 1 where a figure is miss
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from serving.rollout.plan import Plan
 from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
 from tasks.drill import prompts, undo_seconds
+from tests.bench.figures import Figure, end
 from tests.bench.rollout_load import Seen, clients, firsts, instant_engine, p95
 from tests.bench.rollout_vllm import make_adapter, running_vllm
 from tests.fix_envoy import running_envoy
@@ -214,9 +214,16 @@ def report(ended: list[Ended], seen: list[Seen], cold: tuple[float, float], shor
     )
     for line in missed:
         print(f"missed: {line}")
-    known = {name: None if value != value else value for name, value in rows.items()}  # JSON has no NaN
-    print(json.dumps(known | {"missed": missed}))
-    return 1 if missed and not short else 0
+    figures = [
+        Figure("releases that ended otherwise", sum(not one.right for one in ended), "", "lower", 0),
+        Figure("requests failed by the release", len(caused), "", "lower", 0),
+        Figure("slowest undo", max(undos, default=float("nan")), "s", "lower", MOST_UNDO_SECONDS, noise=0.25),
+        Figure("stable's p95 during, times before", during / before, "", "lower", MOST_P95),
+        Figure("a new version's first p95, times later", fresh / steady, "", "lower", MOST_FRESH),
+        Figure("clients that met a bad answer", float(rows["clients_that_met_a_bad_answer"]), "", noise=0.5),
+    ]
+    details = {name: None if value != value else value for name, value in rows.items()}  # JSON has no NaN
+    return end("rollout", figures, short=short, judged=not short, details=details)
 
 
 def new_and_later(ended: list[Ended], seen: list[Seen]) -> tuple[float, float]:

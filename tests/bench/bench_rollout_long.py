@@ -10,7 +10,6 @@ code 1 where a figure is missed.
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from serving.rollout.plan import Plan
 from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
 from tasks.drill import undo_seconds
+from tests.bench.figures import Figure, end
 from tests.bench.rollout_load import Seen, capacity, clients, firsts, instant_engine, p95
 from tests.fix_envoy import running_envoy
 
@@ -120,8 +120,14 @@ def report(ended: list[Ended], seen: list[Seen], left_out: int, quiet: float, sh
     missed += [f"{len(seen)} requests, required {REQUESTS}"] if len(seen) < REQUESTS and not short else []
     for line in missed:
         print(f"missed: {line}")
-    print(json.dumps(rows | {"missed": missed}))
-    return 1 if missed and not short else 0
+    figures = [
+        Figure("failed requests", len(faults), "", "lower", 0),
+        Figure("rollouts that ended otherwise", len(wrong), "", "lower", 0),
+        Figure("slowest undo", undos[-1] if undos else float("nan"), "s", "lower", MOST_UNDO_SECONDS, noise=0.25),
+        Figure("stable's p95 during, times before", during / before, ""),
+        Figure("requests", len(seen), "", "higher", None if short else REQUESTS),
+    ]
+    return end("rollout-long", figures, short=short, judged=not short, details=rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ a figure is missed. The short form has too few rollouts to judge by and only war
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.rollout.analysis import REGRESSION, AnalysisPolicy
+from tests.bench.figures import Figure, end, spread_of
 from tests.bench.rollout_draws import EVENTS, Noise, draw, fixed, kayenta, liftlock, looked_at, passes
 
 POLICY = AnalysisPolicy(min_requests=12, max_error_rate=EVENTS["errors"], max_first_token_ratio=1.0)
@@ -73,9 +73,21 @@ def main() -> int:
     compared = peers(rollouts)
     for line in missed:
         print(f"missed: {line}")
-    document: dict[str, Any] = {"rollouts": rollouts, "cells": rows, "peers": compared, "missed": missed}
-    print(json.dumps(document | {"seconds": round(time.monotonic() - began)}))
-    return 1 if missed and not short else 0
+    details = {"rollouts": rollouts, "cells": rows, "peers": compared, "seconds": round(time.monotonic() - began)}
+    return end("rollout-sim", _figures(rows, compared), short=short, judged=not short, details=details)
+
+
+def _figures(rows: list[dict[str, Any]], compared: dict[str, dict[str, float]]) -> list[Figure]:
+    false, missing = ([float(row[key]) for row in rows] for key in ("false", "missed"))
+    usual = next(row for row in rows if row["noise"] == USUAL.name)
+    peers = {name: row["false"] for name, row in compared.items() if name != "liftlock"}
+    return [
+        Figure("false undos, worst noise", max(false), "", "lower", MOST_FALSE, spread_of(false), peers),
+        Figure(
+            "missed regressions, worst noise", max(missing), "", "lower", MOST_MISSED, spread_of(missing), noise=0.25
+        ),
+        Figure("requests until found, usual noise", float(usual["found"]), "", "lower", MOST_REQUESTS),
+    ]
 
 
 def cells(rollouts: int, missed: list[str]) -> list[dict[str, Any]]:
