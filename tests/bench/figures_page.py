@@ -129,6 +129,6 @@ def _section(key: str, row: dict[str, Any]) -> str:
 
 def _line(figure: Figure) -> str:
     spread = " to ".join(shown(value, figure.unit) for value in figure.spread) if figure.spread else ""
-    beside = "; ".join(f"{name} {shown(value, figure.unit)}" for name, value in figure.beside.items())
+    beside = "; ".join(f"{name} {shown(value, figure.unit)}" for name, value in sorted(figure.beside.items()))
     met = "" if figure.goal is None else "yes" if figure.met else "**no**"
     return f"| {figure.name} | {shown(figure.value, figure.unit)} | {spread} | {_goal(figure)} | {met} | {beside} |\n"
