@@ -18,6 +18,7 @@ out = Console(soft_wrap=True, highlight=False, markup=False)
 def register(app: typer.Typer) -> None:
     for command in (history, show, diff, export):
         app.command(rich_help_panel=PANEL)(command)
+    app.command("import", rich_help_panel=PANEL)(bring_in)
 
 
 def history(name: Name, as_json: AsJson = False) -> None:
@@ -94,6 +95,36 @@ def export(
             "{folder}: {versions} versions, {ledger_lines} ledger lines, {images} images, {reports} reports; "
             "`sha256sum --check SHA256SUMS` there says whether it is whole".format(**counts)
         )
+
+
+def bring_in(
+    folder: Annotated[Path, typer.Argument(help="What `liftlock export` wrote.")],
+    as_json: AsJson = False,
+) -> None:
+    """Bring an exported model back: versions, tags, evidence, ledger, aliases, reports. Sums first; does nothing twice.
+
+    Example: liftlock import ticket-router-2026
+    """
+    from dataclasses import asdict
+
+    from tasks.export_folder import read_export
+
+    found = read_export(folder)  # before anything is started
+    connected(start=True)
+    from tasks.import_model import import_model
+    from tasks.ledger import ledger_database
+    from tasks.settings import get_settings
+
+    done = import_model(found, ledger_database(), get_settings().state)
+    if as_json:
+        typer.echo(json.dumps(asdict(done), indent=2))
+        return
+    aliases = ", ".join(f"{alias} is version {version}" for alias, version in done.aliases.items()) or "no alias moved"
+    out.print(
+        f"{done.model}: {done.versions} versions, {done.ledger_lines} ledger lines, {done.reports} reports; {aliases}"
+    )
+    for said in done.not_brought:
+        out.print(f"not brought: {said}")
 
 
 def diff(

@@ -35,6 +35,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "history": "every move of a model's aliases",
         "diff": "what differs between two versions",
         "export": "everything about a model as plain files",
+        "import": "bring an exported model back",
         "ledger": "verify the record of moves",
         "reconcile": "settle aliases that were moved by hand",
         "deploy": "schedules, triggers and forms, registered in Prefect",

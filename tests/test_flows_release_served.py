@@ -74,3 +74,8 @@ def test_everything_about_the_champion_can_be_taken_away(
     assert {"candidate.json", "decision.json", "rollout.json"} <= {
         path.name for path in (version / "evidence").iterdir()
     }
+    again = stack.run("import", str(tmp_path / "out"), "--json")  # all of it is there
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout) | {"not_brought": []} == {
+        "model": MODEL, "versions": 0, "ledger_lines": 0, "aliases": {}, "reports": 0, "not_brought": [],
+    }  # fmt: skip
