@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster
+.PHONY: help setup release test lint format up down status schema clean bench bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster bench-chaos
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -104,6 +104,9 @@ bench-coherence: setup ## 1,000 manifests through `liftlock coherence`, at most 
 
 bench-cluster: setup ## 500 random clusters and releases: the renderer's verdict against the real scheduler; ARGS=--short for a look
 	@$(RUN) -m tests.bench.bench_cluster $(ARGS)
+
+bench-chaos: setup ## 100 releases, each with a kill, a full disk, a clock jump or a bad network; ARGS=--short for five
+	@$(RUN) -m tests.bench.bench_chaos $(ARGS)
 
 clean: down ## Stop the stack and remove its state (models and environments stay)
 	@rm -rf .liftlock

@@ -252,6 +252,27 @@ def test_shutdown_ends_what_a_killed_part_left_behind(supervisor: Supervisor) ->
     assert not any(map(is_running, orphan))
 
 
+def test_what_a_killed_supervisord_left_running_ends_and_a_running_ones_parts_do_not(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.ensure([part("family", FAMILY)])
+    supervisor.start("family")
+    before = await_running(supervisor, "family")["family"]
+    await_true(lambda: bool(children(before)), "no child")
+    orphans = [before, *children(before)]
+    supervisor.end_orphans()
+    assert all(map(is_running, orphans))
+    daemon = int((tmp_path / "supervisord.pid").read_text())
+    os.kill(daemon, signal.SIGKILL)
+    await_true(lambda: not is_running(daemon), "not killed")
+    assert all(map(is_running, orphans))
+    supervisor.end_orphans()
+    assert not any(map(is_running, orphans))
+    supervisor.ensure([part("family", FAMILY)])
+    supervisor.start("family")
+    assert await_running(supervisor, "family")["family"] != before
+
+
 def test_a_changed_part_is_restarted_and_no_other(supervisor: Supervisor) -> None:
     supervisor.ensure([part("kept"), part("changed", A="1"), part("removed")])
     for name in ("kept", "changed", "removed"):

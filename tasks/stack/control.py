@@ -85,6 +85,7 @@ def up(settings: Settings, say: Say, engine: Engine | None = None, *, wait_for_e
         prepare_state(settings.state, say)
         supervisor = Supervisor(settings.state)
         claim(settings.state, ROOT, supervisor.is_up())
+        supervisor.end_orphans()
         running = {name for name, one in supervisor.states().items() if one.state in ("RUNNING", "STARTING", "BACKOFF")}
         engine, own = _chosen_engine(settings, engine, "vllm" in running), read_own(settings.state)
         in_use = [*running, "envoy-admin"] if "envoy" in running else [*running]

@@ -109,6 +109,11 @@ class Supervisor:
         except (OSError, http.client.HTTPException, xmlrpc.client.Error):
             return False
 
+    def end_orphans(self) -> None:
+        """What a killed supervisord left running keeps its ports, and nobody would restart or stop it. Nothing while one is up."""
+        if not self.is_up():
+            alone.end(alone.marked(f"unix://{self.socket}"))
+
     def ensure(self, parts: Sequence[Part]) -> None:
         """Start supervisord, or give a running one the new configuration; a part whose definition changed is stopped.
 
