@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench bench-release bench-overhead bench-fit bench-gate bench-gate-suite picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster bench-chaos
+.PHONY: help setup release test lint format up down status schema clean bench bench-release bench-overhead bench-fit bench-gate bench-gate-suite pictures picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster bench-chaos
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ bench-gate: setup ## Error rates, power and items of the sequential gate on simu
 
 bench-gate-suite: setup ## The gate in blocks on the real suite and engine, beside plain lm-eval on all items
 	@$(RUN) -m tests.bench.bench_gate_suite $(ARGS)
+
+pictures: setup ## Draw the pictures of docs/pictures.md; needs Chromium
+	@$(RUN) -m tests.bench.pictures
 
 picture-gate: setup ## Draw the picture of docs/eval-gate.md
 	@$(RUN) -m tests.bench.gate_picture docs/images/eval-gate-paths.png
