@@ -2,8 +2,10 @@
 
     python -m tests.bench.open_loop HOST PORT MODEL RATE FOLDER
 
-Until its standard input closes. Every LONG_EVERYth request asks for a long stream. Writes FOLDER/requests.csv (start by the monotonic
-clock, seconds to the first byte, seconds in all, version, fault). A fault is any answer but a whole stream with status 200.
+Until its standard input closes. Every LONG_EVERYth request asks for a long stream. Writes FOLDER/requests.csv: start by the monotonic
+clock, seconds to the first token, mean seconds between tokens, seconds in all, version, fault. A token is an event with content; headers
+and an event of the role alone are none, because engines send them at once. Times that an answer does not have are nan.
+A fault is any answer but a whole stream with status 200.
 FOLDER/left-out.txt has the number of requests that were due and not sent, see MOST_RUNNING. With the rate "most" WORKERS ask one
 after the other for MEASURED_SECONDS, and it prints the requests a second that were answered.
 """
@@ -12,10 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 
 LONG_EVERY = 25
@@ -25,8 +30,33 @@ MOST_RUNNING = (
 PATIENCE_SECONDS = 30
 WORKERS, MEASURED_SECONDS = 16, 6
 VERSION = b"x-liftlock-version: "
-Row = tuple[float, float, float, str, str]
+TOKEN = re.compile(rb'"content":\s*"[^"]')
+Row = tuple[float, float, float, float, str, str]
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass
+class Body:
+    """What has come of one body. `times` has the clock of each token."""
+
+    data: bytearray = field(default_factory=bytearray)
+    times: list[float] = field(default_factory=list)
+    _looked: int = 0
+
+    def take(self, chunk: bytes) -> None:
+        """An event may come in several chunks, and a chunk may hold several events."""
+        self.data += chunk
+        end = self.data.rfind(b"\n\n")
+        if end > self._looked:
+            self.times += [time.monotonic()] * len(TOKEN.findall(self.data, self._looked, end))
+            self._looked = end
+
+    def first(self, began: float) -> float:
+        return self.times[0] - began if self.times else nan
+
+    def between(self) -> float:
+        """Mean seconds between tokens."""
+        return (self.times[-1] - self.times[0]) / (len(self.times) - 1) if len(self.times) > 1 else nan
 
 
 class Clients:
@@ -45,7 +75,7 @@ class Clients:
         return head.encode() + body
 
     async def ask(self, number: int) -> None:
-        began, first, version, fault = time.monotonic(), 0.0, "", ""
+        began, version, fault, body = time.monotonic(), "", "", Body()
         connection: Connection | None = None
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -53,30 +83,28 @@ class Clients:
                 reader, writer = connection
                 writer.write(self.bodies[number % LONG_EVERY == 0])
                 head = await reader.readuntil(b"\r\n\r\n")
-                first = time.monotonic() - began
                 version = head.partition(VERSION)[2].partition(b"\r\n")[0].decode()
-                body = await self._body(head, reader)
+                await self._read(head, reader, body)
             if b" 200 " not in head.split(b"\r\n", 1)[0]:
-                fault = head.split(b"\r\n", 1)[0].decode() + " " + body[:120].decode(errors="replace")
-            elif b"data: [DONE]" not in body or b'data: {"error"' in body:
+                fault = head.split(b"\r\n", 1)[0].decode() + " " + body.data[:120].decode(errors="replace")
+            elif b"data: [DONE]" not in body.data or b'data: {"error"' in body.data:
                 fault = "the stream is not whole"
             self.idle.append(connection)
         except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
             fault = f"{type(error).__name__}: {error}"
             if connection:
                 connection[1].close()
-        self.rows.append((began, first, time.monotonic() - began, version, fault))
+        self.rows.append((began, body.first(began), body.between(), time.monotonic() - began, version, fault))
 
-    async def _body(self, head: bytes, reader: asyncio.StreamReader) -> bytes:
+    async def _read(self, head: bytes, reader: asyncio.StreamReader, body: Body) -> None:
         lowered = head.lower()
         if b"transfer-encoding: chunked" not in lowered:
             length = lowered.partition(b"content-length: ")[2].partition(b"\r\n")[0]
-            return await reader.readexactly(int(length or 0))
-        found = b""
+            body.take(await reader.readexactly(int(length or 0)))
+            return
         while size := int(await reader.readuntil(b"\r\n"), 16):
-            found += (await reader.readexactly(size + 2))[:-2]
+            body.take((await reader.readexactly(size + 2))[:-2])
         await reader.readexactly(2)
-        return found
 
 
 async def flow(clients: Clients, rate: float, ended: Callable[[], bool]) -> int:
@@ -107,7 +135,7 @@ async def most(clients: Clients) -> float:
             await clients.ask(1 + place % (LONG_EVERY - 1))
 
     await asyncio.gather(*(work(place) for place in range(WORKERS)))
-    return sum(not row[4] for row in clients.rows) / MEASURED_SECONDS
+    return sum(not row[-1] for row in clients.rows) / MEASURED_SECONDS
 
 
 async def main(host: str, port: str, model: str, rate: str, folder: str) -> None:
@@ -118,8 +146,8 @@ async def main(host: str, port: str, model: str, rate: str, folder: str) -> None
     closed = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     left_out = await flow(clients, float(rate), closed.done)
     lines = "\n".join(
-        f"{began:.6f},{first:.6f},{whole:.6f},{version},{fault.replace(',', ';')!r}"
-        for began, first, whole, version, fault in clients.rows
+        f"{began:.6f},{first:.6f},{between:.6f},{whole:.6f},{version},{fault.replace(',', ';')!r}"
+        for began, first, between, whole, version, fault in clients.rows
     )
     (Path(folder) / "requests.csv").write_text(lines + "\n")
     (Path(folder) / "left-out.txt").write_text(f"{left_out}\n")

@@ -18,10 +18,14 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Seen:
-    """One request of a client: times in seconds by the monotonic clock; `fault` is empty where it was answered whole."""
+    """One request of a client: times in seconds by the monotonic clock; `fault` is empty where it was answered whole.
+
+    `first` is the first token's time and `between` the mean between tokens, NaN where there was none.
+    """
 
     start: float
     first: float
+    between: float
     whole: float
     version: str
     fault: str
@@ -62,17 +66,18 @@ def clients(port: int, model: str, rate: float, folder: Path) -> Iterator[list[S
 def read(folder: Path) -> list[Seen]:
     with (folder / "requests.csv").open() as file:
         return [
-            Seen(float(a), float(b), float(c), version, fault.strip("'"))
-            for a, b, c, version, fault in csv.reader(file)
+            Seen(float(start), float(first), float(between), float(whole), version, fault.strip("'"))
+            for start, first, between, whole, version, fault in csv.reader(file)
         ]
 
 
 def p95(times: NDArray[np.float64]) -> float:
-    """In milliseconds; NaN without times."""
-    return float(np.quantile(times, 0.95)) * 1000 if len(times) else float("nan")
+    """In milliseconds, of the answers that have the time; NaN without any."""
+    known = times[~np.isnan(times)]
+    return float(np.quantile(known, 0.95)) * 1000 if len(known) else float("nan")
 
 
 def firsts(seen: list[Seen], begin: float, end: float, slow: bool = True) -> NDArray[np.float64]:
-    """First-byte times of the requests that were answered whole and sent in between; without `slow`, of the other versions."""
+    """First-token times of the requests that were answered whole and sent in between; without `slow`, of the other versions."""
     chosen = [one for one in seen if begin <= one.start < end and not one.fault]
     return np.array([one.first for one in chosen if slow or "slow" not in one.version])
