@@ -1,6 +1,7 @@
 """Strategy swap behind the real Envoy: the gap is told to clients, the engine of before comes back, and a fallback covers the gap."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from serving.rollout.swap import SwapTarget, gap_told
 from serving.rollout.traffic import Traffic
 from tests.fix_engine import BASE, Behaviour, FakeEngine, running_engine
 from tests.fix_envoy import Envoy, running_envoy
+from tests.fix_waiting import await_that
 
 OLD, NEW, OTHER = "whole-1", "whole-2", "other-1"
 PROMPTS = tuple([{"role": "user", "content": f"ticket {number}"}] for number in range(5))
@@ -38,7 +40,7 @@ def swapped(envoy: Envoy, engine: FakeEngine, model: str, folder: Path, new: Beh
         engine.models |= before if not candidate else {**{k: v for k, v in before.items() if k != OLD}, NEW: new}
 
     target = SwapTarget(
-        envoy.gateway, replace=replace, replaced=lambda: put[-1:] == [True], models=(model, "other"), gap_seconds=12.2, drain_limit=1,
+        envoy.gateway, replace=replace, replaced=lambda: put[-1:] == [True], models=(model, "other"), gap_seconds=12.2, drain_limit=30,
     )  # fmt: skip
     plan = Plan(model, NEW, "r", engine.url, PROMPTS, (100,), 2, POLICY, 60, 1)
     return roll_out(Rollouts(folder), plan, target, Traffic(envoy.url, model, PROMPTS, VERSION_HEADER), lambda _: None)
@@ -120,18 +122,55 @@ def test_a_fallback_on_another_server_covers_the_gap(tmp_path: Path) -> None:
                     answer = post(envoy, "tickets")
                     statuses[answer.status_code, answer.headers.get(VERSION_HEADER, "")] += 1
 
+            def answered_by(version: str) -> bool:
+                return (200, version) in statuses
+
             thread = threading.Thread(target=client)
             thread.start()
             try:
+                await_that(lambda: answered_by(OLD))
                 rollout = swapped(
-                    envoy, engine, "tickets", tmp_path / "rollouts", Behaviour(), lambda _: stop.wait(0.5) and None
+                    envoy,
+                    engine,
+                    "tickets",
+                    tmp_path / "rollouts",
+                    Behaviour(),
+                    lambda _: await_that(lambda: answered_by("spare")),
                 )
+                await_that(lambda: answered_by(NEW))
             finally:
                 stop.set()
                 thread.join()
     assert rollout.outcome == "completed"
     assert {status for status, _ in statuses} == {200}
     assert {version for _, version in statuses} == {OLD, "spare", NEW}
+
+
+def test_a_running_answer_ends_before_its_engine_is_replaced(
+    envoy: Envoy, engine: FakeEngine, model: str, tmp_path: Path
+) -> None:
+    served(envoy, engine, model)
+    order: list[str] = []
+
+    def says(asked: str, _: object) -> None:
+        """The answer ends some time after the gap began."""
+        if asked == OLD:
+            await_that(lambda: post(envoy, model).status_code == 503)
+            time.sleep(1.5)
+
+    def client() -> None:
+        order.append(ask(httpx.Client(timeout=60), envoy.url, model, PROMPTS[0], VERSION_HEADER).served)
+
+    engine.says = says
+    thread = threading.Thread(target=client)
+    thread.start()
+    await_that(lambda: engine.requests[OLD])
+    try:
+        swapped(envoy, engine, model, tmp_path, Behaviour(), lambda _: order.append("gap"))
+    finally:
+        thread.join()
+        engine.says = FakeEngine().says
+    assert order == [OLD, "gap"]
 
 
 def test_the_gap_is_told_beforehand() -> None:

@@ -45,9 +45,13 @@ class SwapTarget(LocalTarget):
         for one in self.models:
             self.gateway.close(one, self.gap_seconds)
         deadline = time.monotonic() + self.drain_limit
-        while under_way(self.gateway.engine_url) and time.monotonic() < deadline:
+        while self._busy() and time.monotonic() < deadline:
             time.sleep(DRAIN_POLL_SECONDS)
         self.replace(candidate)
+
+    def _busy(self) -> bool:
+        """The gateway's counter knows those that are on their way, the engine's those of the base model's name too."""
+        return any(self.gateway.running(one, "stable") for one in self.models) or under_way(self.gateway.engine_url) > 0
 
 
 def gap_told(start_seconds: float | None, drain_seconds: float, fallback: str | None) -> str:
