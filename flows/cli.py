@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from flows import cli_fit_slots as _cli_fit_slots  # noqa: F401 - adds `fit slots`
 from flows.cli_coherence import coherence
@@ -36,6 +35,7 @@ from flows.cli_render import register as register_render
 from flows.cli_rollout import rollout
 from flows.cli_serve import register as register_serve
 from flows.cli_signing import register as register_signing
+from flows.cli_status import print_parts, status
 from flows.help import OneScreen
 
 app = typer.Typer(
@@ -137,8 +137,11 @@ def up() -> None:
 
     Example: liftlock up
     """
+    from tasks.settings import get_settings
+    from tasks.stack.control import status as read_parts
+
     _bring_up()
-    _print_status()
+    print_parts(read_parts(get_settings()))
 
 
 @app.command(rich_help_panel="Local stack")
@@ -154,23 +157,7 @@ def down() -> None:
     errors.print("the local stack is down")
 
 
-@app.command(rich_help_panel="Local stack")
-def status(as_json: AsJson = False) -> None:
-    """Show every part's address, version, health and memory, and what is served. Exit 1 when a part is not ready.
-
-    Example: liftlock status
-    """
-    from dataclasses import asdict
-
-    from tasks.settings import get_settings
-    from tasks.stack.control import status as read_status
-
-    rows = read_status(get_settings())
-    if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
-    else:
-        _print_status()
-    raise typer.Exit(0 if all(row.health == "ready" for row in rows) else 1)
+app.command(rich_help_panel="Local stack")(status)
 
 
 @app.command(rich_help_panel="Local stack")
@@ -196,18 +183,6 @@ def logs(
 
 class BadInput(Exception):
     """Usage that typer cannot see."""
-
-
-def _print_status() -> None:
-    from tasks.settings import get_settings
-    from tasks.stack.control import status as read_status
-
-    table = Table("part", "address", "version", "health", "memory", box=None, pad_edge=False)
-    for row in read_status(get_settings()):
-        table.add_row(
-            row.part, row.address, row.version, row.health, f"{row.memory / 2**20:,.0f} MiB" if row.memory else ""
-        )
-    Console(soft_wrap=True).print(table)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "Stack": {
         "up": "start what is not running, and wait for it",
-        "status": "every part's address, health and memory; what is served",
+        "status": "each part's health; what is served; what is under way",
         "logs": "the end of a part's log",
         "down": "stop every part",
     },

@@ -11,6 +11,7 @@ from functools import partial
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from tasks.promotion.database import DATABASE as DATABASE
 from tasks.promotion.database import Connect, connect
 from tasks.promotion.events import Event, EventNotSent, PrefectEvents
 from tasks.promotion.evidence import EvidenceInMlflow
@@ -21,8 +22,6 @@ from tasks.promotion.registry import MlflowRegistry, RegistryRefused, RegistryUn
 from tasks.run import current_run
 from tasks.settings import Settings, get_settings
 from tasks.stack.addresses import addresses
-
-DATABASE = "liftlock"
 
 
 def promoter(settings: Settings | None = None) -> Promoter:

@@ -12,6 +12,7 @@ from tasks.approve import approve
 from tasks.lease import leased
 from tasks.ledger import alias_version, promoter
 from tasks.model_lock import ModelLock
+from tasks.promotion.database import DATABASE
 from tasks.promotion.ledger import Alias
 from tasks.promotion.move import AliasMoved, Wanted
 from tasks.promotion.recall import recall, recall_spec
@@ -21,8 +22,6 @@ from tasks.run import start_run
 from tasks.settings import get_settings
 from tasks.spec import DeliverySpec
 from tasks.stack.addresses import addresses
-
-DATABASE = "liftlock"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from tasks.delivered import as_delivered
 from tasks.ledger import alias_version, promoter
 from tasks.model_lock import ModelLock
 from tasks.place import Place, await_place, covered, current_place, end_unused, engine_of, own_engine, start
-from tasks.promote import DATABASE, Promoted
-from tasks.promotion.database import connect
+from tasks.promote import Promoted
+from tasks.promotion.database import DATABASE, connect
 from tasks.promotion.ledger import champions, lines
 from tasks.promotion.move import Promoter, Wanted
 from tasks.promotion.recall import NoSuchVersion, recall

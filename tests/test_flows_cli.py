@@ -148,4 +148,4 @@ def test_an_exit_code_of_a_command_is_the_programs(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "flows.cli", "status", "--json"]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=root, env=environment, timeout=60, check=False)
     assert done.returncode == 1, done.stderr
-    assert {row["health"] for row in json.loads(done.stdout)} == {"down"}
+    assert {row["health"] for row in json.loads(done.stdout)["parts"]} == {"down"}

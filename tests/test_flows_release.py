@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +129,20 @@ def test_curl_gets_the_champion(stack: Stack, champion: dict[str, Any]) -> None:
 def test_status_shows_every_part_ready(stack: Stack, champion: dict[str, Any]) -> None:
     done = stack.run("status", "--json")
     assert done.returncode == 0, done.stdout
-    assert {row["part"]: row["health"] for row in json.loads(done.stdout)} == dict.fromkeys(
+    document = json.loads(done.stdout)
+    assert {row["part"]: row["health"] for row in document["parts"]} == dict.fromkeys(
         ("postgres", "mlflow", "prefect", "worker", "watch", "vllm", "envoy", "embeddings"), "ready"
     )
+
+
+def test_status_says_what_is_served_since_when_on_what_evidence(stack: Stack, champion: dict[str, Any]) -> None:
+    document = json.loads(stack.run("status", "--json").stdout)
+    (served,) = [one for one in document["served"] if one["model"] == "ticket-router"]
+    assert served["version"] == champion["champion"]["version"] and served["by"] == getpass.getuser()
+    assert datetime.fromisoformat(served["since"]).timestamp() > champion["began"]
+    assert served["evidence"]["modelcar"] == champion["champion"]["reference"]
+    assert served["judged"].startswith("passed: exact_match,none is ") and Path(served["report"]).is_file()
+    assert document["under_way"] == [] and document["ledger"]
 
 
 def test_all_parts_listen_on_loopback_only(stack: Stack, champion: dict[str, Any]) -> None:

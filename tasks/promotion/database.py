@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.errors import LockNotAvailable
 
+DATABASE = "liftlock"
 SCHEMA = Path(__file__).with_name("schema.sql")
 LOCK_SECONDS = 60
 Connection = psycopg.Connection[Any]
