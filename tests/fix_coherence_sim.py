@@ -97,7 +97,7 @@ class Simulation:
             self.seen.tries[index] += 1
             outcome = yield from self.once(index, one, begun, total, turn)
             if outcome != "error" or total.processed or begun.triggered:
-                return outcome
+                return outcome if outcome != "late" else "error"
         if one.waits_after_last and one.retries.value and not total.processed:
             yield self.env.any_of([total, self.env.timeout(min(one.backoff[1], one.backoff[0] * 2**turn) + one.jitter)])
         return "error"
@@ -127,7 +127,7 @@ class Simulation:
             (self.env.now, index, whole, bool(total.processed and turn and limits.attempt.value is not None))
         )
         call.interrupt()
-        return "error"
+        return "error" if one.retries_timeouts or total.processed else "late"
 
 
 def limited(hop: Hop, streaming: bool) -> bool:
@@ -152,7 +152,10 @@ def broken(chain: Chain) -> list[str]:
     for index, longest in routers.items():
         wrong += _stopped(chain.hops[index].drain, longest, chain.hops[index].name)
     wrong += [
-        "the API refuses it" for hop in chain.hops if (hop.whole.attempt.value or 0) > (hop.whole.total.value or NEVER)
+        "the API refuses it"
+        for hop in chain.hops
+        for one in (hop.whole.attempt, hop.whole.first)
+        if hop.kind == "route" and (one.value or 0) > (hop.whole.total.value or NEVER)
     ]
     return wrong
 

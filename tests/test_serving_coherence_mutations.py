@@ -27,7 +27,7 @@ PLACES: dict[str, Callable[[Handle, random.Random], object]] = {
     "router retries": lambda h, r: h.router.update(num_retries=r.randint(0, 4)),
     "route request": lambda h, r: h.timeouts.update(request=f"{time(r)}s"),
     "route backendRequest": lambda h, r: h.timeouts.update(backendRequest=f"{time(r)}s"),
-    "route retries": lambda h, r: h.rule.update(retry={"attempts": r.randint(1, 3), "backoff": "1s"}),
+    "route retries": lambda h, r: h.rule.update(retry={"codes": [503], "attempts": r.randint(1, 3), "backoff": "1s"}),
     "engine grace": lambda h, r: h.pod.update(terminationGracePeriodSeconds=time(r)),
     "engine preStop": lambda h, r: h.vllm.update(lifecycle=r.choice([{}, {"preStop": {"sleep": {"seconds": time(r)}}}, {"preStop": {"exec": {"command": IDLE}}}])),
     "engine shutdown": lambda h, r: h.vllm.update(args=[*h.vllm["args"], f"--shutdown-timeout={time(r)}"]),

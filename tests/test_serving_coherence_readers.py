@@ -144,19 +144,96 @@ def test_a_prefect_worker_calls_with_the_sdks_limits_from_inside(tmp_path: Path)
     assert not any(each.name.startswith("HTTPRoute litellm/edge") for each in found.hops)
 
 
+WEBUI, N8N = "ghcr.io/open-webui/open-webui:0.9.6", "docker.n8n.io/n8nio/n8n:2.27.4"
+
+
 @pytest.mark.parametrize(
-    ("image", "client", "variable", "value", "seconds", "default"),
+    ("image", "client", "env", "expected"),
     [
-        ("ghcr.io/open-webui/open-webui:0.9.6", "Open WebUI", "AIOHTTP_CLIENT_TIMEOUT", "450", 450, 300),
-        ("docker.n8n.io/n8nio/n8n:2.27.0", "n8n", "N8N_WEBHOOK_TIMEOUT", "450000", 450, 300),
+        (WEBUI, "Open WebUI", [{"name": "AIOHTTP_CLIENT_TIMEOUT", "value": "450"}], (450, False)),
+        (WEBUI, "Open WebUI", [{"name": "AIOHTTP_CLIENT_TIMEOUT", "value": ""}], (None, True)),
+        (WEBUI, "Open WebUI", [], (None, True)),
+        (N8N, "n8n", [{"name": "N8N_WEBHOOK_TIMEOUT", "value": "450000"}], (300, True)),  # nothing reads it
     ],
 )
-def test_a_clients_variable_is_its_total(
-    tmp_path: Path, image: str, client: str, variable: str, value: str, seconds: float, default: float
+def test_a_deployed_clients_total(
+    tmp_path: Path, image: str, client: str, env: list[dict[str, str]], expected: tuple[float | None, bool]
 ) -> None:
-    given = of_client(
-        chains(tmp_path / "given", changed(deployed(image, [{"name": variable, "value": value}]))), client
+    total = of_client(chains(tmp_path / "given", changed(deployed(image, env))), client).hops[0].whole.total
+    assert (total.value, total.implicit) == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "args", "pod", "expected"),
+    [
+        ("vllm/vllm-openai:v0.32.0", [], {}, 256),
+        (
+            "vllm/vllm-openai:v0.32.0",
+            [],
+            {"nodeSelector": {"cloud.google.com/gke-accelerator": "nvidia-a100-80gb"}},
+            256,
+        ),
+        (
+            "vllm/vllm-openai:v0.32.0",
+            [],
+            {"nodeSelector": {"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}},
+            1024,
+        ),
+        ("vllm/vllm-openai:v0.32.0", [], {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H200"}}, 1024),
+        ("vllm/vllm-openai-cpu:v0.32.0-x86_64", [], {}, 128),
+        ("vllm/vllm-openai-cpu:v0.32.0-x86_64", ["-tp=2", "--pipeline-parallel-size=3"], {}, 768),
+    ],
+)
+def test_an_engine_without_max_num_seqs_takes_what_its_device_gets(
+    tmp_path: Path, image: str, args: list[str], pod: dict[str, Any], expected: float
+) -> None:
+    def bare(handle: Handle) -> None:
+        handle.vllm.update(image=image, args=["--model=org/model", "--served-model-name=llm", *args])
+        handle.pod.update(pod)
+
+    seqs = chains(tmp_path / "files", changed(bare))[0].engine.max_num_seqs
+    assert (seqs.value, seqs.implicit) == (expected, True)
+
+
+def test_agentgateway_tries_again_after_written_codes_only_and_waits_the_same_each_time(tmp_path: Path) -> None:
+    """503 twice, 2 s apart; a backendRequest that ends at the headers; no code, no second request; a policy says the same."""
+    tried = {"attempts": 2, "backoff": "2s"}
+    policy = {"targetRefs": [{"kind": "HTTPRoute", "name": "inner"}], "backend": {"http": {"requestTimeout": "40s"}}}
+    given = {
+        "codes": changed(
+            lambda h: (h.rule.update(retry={**tried, "codes": [503]}), h.timeouts.update(backendRequest="60s"))
+        ),
+        "none": changed(lambda h: h.rule.update(retry=tried)),
+        "policy": changed(
+            lambda h: h.add("AgentgatewayPolicy", "p", **policy, traffic={"retry": {**tried, "codes": [503]}})
+        ),
+    }
+    found = {name: hop(chains(tmp_path / name, files)[0], "HTTPRoute serving/inner") for name, files in given.items()}
+    assert [(each.retries.value, each.waits()) for each in found.values()] == [(2, 4), (0, 0), (2, 4)]
+    assert [each.whole.first.value for each in found.values()] == [60, None, 40]
+    assert all(each.connect.value == 11 and not each.retries_timeouts for each in found.values())
+
+
+def test_a_timeout_of_its_own_is_tried_once_by_agentgateway(tmp_path: Path) -> None:
+    from serving.coherence.worst import amplification, silent_seconds
+
+    files = changed(
+        lambda h: (h.rule.update(retry={"attempts": 2, "codes": [503]}), h.timeouts.update(backendRequest="60s"))
     )
-    bare = of_client(chains(tmp_path / "bare", changed(deployed(image))), client)
-    assert (given.hops[0].whole.total.value, given.hops[0].whole.total.implicit) == (seconds, False)
-    assert (bare.hops[0].whole.total.value, bare.hops[0].whole.total.implicit) == (default, True)
+    (chain,) = chains(tmp_path / "files", files)
+    assert (silent_seconds(chain.hops[-1:], False), amplification(chain.hops[-1:])) == (60, 3)
+
+
+def test_a_fallback_of_an_interceptor_answers_after_30_s(tmp_path: Path) -> None:
+    def intercepted(handle: Handle, **more: Any) -> None:
+        handle.add("InterceptorRoute", "llm", **INTERCEPTED, **more)
+        handle.add("ScaledObject", "llm", scaleTargetRef={"name": "llm"}, minReplicaCount=0, cooldownPeriod=600)
+        handle.rule["backendRefs"] = [{"name": "keda-add-ons-http-interceptor-proxy", "namespace": "keda"}]
+
+    other = {"coldStart": {"fallback": {"service": {"name": "other", "port": 80}}}}
+    found = checked(tmp_path / "fallback", changed(lambda h: intercepted(h, **other)))
+    one = hop(found.chains[0], "interceptor")
+    assert (one.readiness.value, one.readiness.implicit, one.falls_back) == (30, True, True)
+    assert "wake-over-hold" not in rules_of(found)
+    short = checked(tmp_path / "short", changed(lambda h: intercepted(h, timeouts={"readiness": "30s"})))
+    assert "wake-over-hold" in rules_of(short)

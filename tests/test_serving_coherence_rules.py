@@ -32,20 +32,23 @@ SEEDS: list[tuple[str, str, Change]] = [
     ("route shorter than the answer", "answer-cut", lambda h: h.timeouts.update(request="80s")),
     ("longer answers", "answer-cut", lambda h: h.figures.update(tokens_per_second=5)),
     ("client shorter than the answer", "answer-cut", lambda h: h.client.update(total="60s")),
-    ("backendRequest shorter than the answer", "answer-cut", lambda h: h.timeouts.update(backendRequest="30s")),
+    ("backendRequest shorter than the answer", "answer-cut", lambda h: (envoy_gateway(h), h.timeouts.update(backendRequest="30s"))),
+    ("agentgateway's backendRequest, until the headers", "idle-whole-answer", lambda h: h.timeouts.update(backendRequest="30s")),
+    ("and below the queue", "stream-first-chunk", lambda h: h.timeouts.update(backendRequest="20s")),
+    ("agentgateway waits for no retry", "retry-no-backoff", lambda h: (h.router.update(num_retries=0), h.rule.update(retry={"attempts": 2, "codes": [503]}))),
     ("stream_timeout below the queue", "stream-first-chunk", lambda h: h.router.update(stream_timeout=15)),
     ("a longer queue", "stream-first-chunk", lambda h: h.figures.update(queue="130s")),
     ("idle below the first token", "idle-first-token", lambda h: h.client.update(idle="10s")),
     ("idle below the whole answer", "idle-whole-answer", lambda h: h.client.update(idle="60s")),
     ("router's timeout below the whole answer", "idle-whole-answer", lambda h: h.router.update(timeout=50)),
     ("retries of the client too", "retries-two-layers", lambda h: h.client.update(retries=1)),
-    ("retries of the route too", "retries-two-layers", lambda h: h.rule.update(retry={"attempts": 2, "backoff": "1s"})),
+    ("retries of the route too", "retries-two-layers", lambda h: h.rule.update(retry={"codes": [503], "attempts": 2, "backoff": "1s"})),
     ("OpenAI's SDK, which tries three times", "retries-two-layers", lambda h: h.chain.pop("clients")),
     ("six tries", "retry-many", lambda h: h.router.update(num_retries=5)),
     ("tries without a wait", "retry-no-backoff", lambda h: (h.router.update(num_retries=0), h.client.update(retries=1, backoff="0s"))),
     ("a retry in mid-stream", "retry-after-first-byte", lambda h: h.give(retries=1, backoff="1s", retries_after_first_byte=True)),
     ("hedging", "retry-hedged", lambda h: h.give(hedges=True)),
-    ("tries that do not fit", "retry-unfinished", lambda h: (h.router.update(num_retries=0), h.rule.update(retry={"attempts": 3, "backoff": "1s"}, timeouts={"request": "350s", "backendRequest": "120s"}))),
+    ("tries that do not fit", "retry-unfinished", lambda h: (envoy_gateway(h), h.router.update(num_retries=0), h.rule.update(retry={"attempts": 3, "backoff": "1s"}, timeouts={"request": "350s", "backendRequest": "120s"}))),
     ("backendRequest above request", "backend-over-request", lambda h: h.timeouts.update(backendRequest="400s")),
     ("connecting for ever", "connect-over-attempt", lambda h: h.client.update(connect="900s")),
     ("grace of 30 s", "drain-short", lambda h: h.pod.pop("terminationGracePeriodSeconds")),
@@ -60,6 +63,7 @@ SEEDS: list[tuple[str, str, Change]] = [
     ("the rollout's deadline", "progress-short", lambda h: h.engine["spec"].update(progressDeadlineSeconds=200)),
     ("a queue that outlasts the limits", "queue-outlasts", lambda h: h.params.update(max_parallel_requests=200)),
     ("a hold below the wake", "wake-over-hold", lambda h: h.wake({**HELD, "timeouts": {"conditionWait": "20s"}})),
+    ("a request total below the wake", "wake-over-hold", lambda h: h.wake({"timeouts": {"request": "50s"}, "scaledownPeriod": 600})),
     ("a client below the wake", "wake-over-limit", lambda h: (h.wake(HELD), h.figures.update(wake="500s"))),
     ("zero replicas, nothing holds", "zero-unheld", lambda h: h.wake(None)),
     ("two scalers", "two-scalers", lambda h: (h.wake(HELD), h.wake(None))),
@@ -69,6 +73,11 @@ SEEDS: list[tuple[str, str, Change]] = [
     ("Envoy's 15 s", "implicit-route-timeout", lambda h: envoy(h, pool_idle="4s", timeout=None)),
     ("an alias over two paths", "alias-two-paths", lambda h: h.config["model_list"].append({"model_name": "chat", "litellm_params": {**h.params, "timeout": 390}})),
 ]  # fmt: skip
+
+
+def envoy_gateway(handle: Handle) -> None:
+    """The inner Gateway is one of Envoy Gateway's."""
+    handle.manifests[5]["spec"]["gatewayClassName"] = "envoy-gateway"
 
 
 def envoy(handle: Handle, pool_idle: str, timeout: str | None = "300s") -> None:
@@ -108,6 +117,9 @@ COHERENT: dict[str, Change] = {
     "a Service instead of a pool": lambda h: h.rule.update(backendRefs=[{"name": "llm", "port": 8000}]),
     "straight to the engine": lambda h: h.params.update(api_base="http://llm.serving.svc.cluster.local:8000/v1"),
     "zero replicas, held": lambda h: h.wake(HELD),
+    "zero replicas, held without a limit of its own": lambda h: h.wake({"scaledownPeriod": 600}),
+    "agentgateway's retries of connections that failed": lambda h: h.rule.update(retry={"attempts": 2}),
+    "a stream whose backendRequest ends at its headers": lambda h: (h.timeouts.update(backendRequest="60s"), h.client.update(modes="stream")),
     "a queue that rejects": lambda h: h.params.update(max_parallel_requests=16),
     "a policy in place of the route's timeouts": lambda h: (h.rule.pop("timeouts"), h.add("AgentgatewayPolicy", "limit", targetRefs=[{"kind": "HTTPRoute", "name": "inner"}], traffic={"timeouts": {"request": "350s"}})),
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """Durations as each program writes them, in seconds. Pure.
 
 Gateway API: GEP-2257 (`1h2m3s4ms`, no sign, no fraction). Go (Envoy Gateway, KEDA): fractions, `us`, `ns`. Envoy: protobuf JSON, `0.25s` only,
-or {seconds, nanos}. Kubernetes' own fields, LiteLLM, vLLM and OpenAI's SDK: a plain number of seconds. n8n: milliseconds.
+or {seconds, nanos}. Kubernetes' own fields, LiteLLM, vLLM and OpenAI's SDK: a plain number of seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GO = re.compile(r"(?:\d{1,18}(?:\.\d{0,18})?(?:h|ms|us|µs|μs|ns|m|s))+")
 PART = re.compile(r"(\d+(?:\.\d*)?)(h|ms|us|µs|μs|ns|m|s)")
 PROTO = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)s")
 NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
-STYLES = "gateway", "go", "proto", "number", "milliseconds", "any"
+STYLES = "gateway", "go", "proto", "number", "any"
 
 
 class DurationInvalid(Exception):
@@ -27,9 +27,7 @@ def seconds(value: object, style: str, where: str) -> float:
     """`style` is one of STYLES; `any` takes a number of seconds or Go's notation. Raises DurationInvalid."""
     if isinstance(value, Mapping) and style == "proto":
         return _plain(value.get("seconds", 0), where) + _plain(value.get("nanos", 0), where) / 1e9
-    if style in ("number", "milliseconds"):
-        return _plain(value, where) / (1000 if style == "milliseconds" else 1)
-    if style == "any" and (not isinstance(value, str) or NUMBER.fullmatch(value)):
+    if style == "number" or (style == "any" and (not isinstance(value, str) or NUMBER.fullmatch(value))):
         return _plain(value, where)
     pattern, example = {"gateway": (GATEWAY, "300s"), "proto": (PROTO, "300s")}.get(style, (GO, "5m0s"))
     text = value if isinstance(value, str) else ""

@@ -179,8 +179,7 @@ def _encoded(place: Patch, value: float, body: dict[str, Any] | None) -> Any:
     if kind == "gateway":
         return f"{math.floor(value)}s"
     if kind == "env":
-        name, style = more.split(":")
-        return {"name": name, "value": str(round(value * 1000) if style == "milliseconds" else math.ceil(value))}
+        return {"name": more, "value": str(math.ceil(value))}
     if kind == "threshold":
         period, delay = (float(each) for each in more.split(":"))
         return math.ceil((value - delay) / period)

@@ -98,8 +98,9 @@ def _hop(entry: dict[str, Any], file: str) -> Hop:
     backoff = read(entry, "backoff", file)
     made = Hop(
         str(entry["name"]), kind, limits, limits, read(entry, "retries", file), (backoff.value or 0.0, 8.0), backoff,
-        read(entry, "connect", file), entry.get("cancels", True) is not False, entry.get("retries_after_first_byte") is True,
-        entry.get("hedges") is True, read(entry, "queue", file), None, read(entry, "readiness", file), read(entry, "pool_idle", file),
+        read(entry, "connect", file), cancels=entry.get("cancels", True) is not False, hedges=entry.get("hedges") is True,
+        retries_after_first_byte=entry.get("retries_after_first_byte") is True, queue=read(entry, "queue", file),
+        readiness=read(entry, "readiness", file), pool_idle=read(entry, "pool_idle", file),
     )  # fmt: skip
     jitter = read(entry, "jitter", file).value or 0.0
     return replace(made, jitter=jitter, waits_after_last=entry.get("waits_after_last") is True)

@@ -31,7 +31,7 @@ class Patch:
 
     target: str  # "Kind/namespace/name" or "litellm-values" or "chain"
     path: tuple[str | int, ...]
-    style: str = "gateway"  # gateway, number, milliseconds, text
+    style: str = "gateway"  # gateway, number, integer, env:NAME, threshold:PERIOD:DELAY, pre-stop
 
 
 UNSET = Setting(None, "unset", implicit=True)
@@ -88,15 +88,20 @@ class Hop:
     streaming: Limits
     whole: Limits
     retries: Setting = field(default_factory=lambda: Setting(0, "no retries"))
-    backoff: tuple[float, float] = (0.0, 0.0)  # first wait, longest; doubled each time
+    backoff: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # first wait, longest; doubled each time, so constant where both are the same
     backoff_where: Setting = UNSET
     connect: Setting = UNSET
     cancels: bool = True  # it closes its request when the one above has gone
     retries_after_first_byte: bool = False
+    retries_timeouts: bool = True  # a try that its own limit ended is made again
     hedges: bool = False  # a second try while the first one runs
     queue: Setting = UNSET  # requests that it lets through at a time
     drain: Drain | None = None
     readiness: Setting = UNSET  # interceptor: how long it holds a request for the first replica
+    falls_back: bool = False  # another service answers where no replica came in that time
     pool_idle: Setting = UNSET  # how long it keeps an unused connection to the next hop
     jitter: float = 0.0  # seconds that each wait may be longer
     waits_after_last: bool = False  # it waits once more before it reports the last failure

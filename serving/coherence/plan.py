@@ -124,12 +124,9 @@ def _route(made: Changes, hop: Hop, cap: float, step: float, chain: Chain) -> fl
     if total.value > cap or total.value <= needed or total.implicit or _inside(hop, chain, total.value):
         made.at_most(total.patch, math.floor(cap))
         total = Setting(math.floor(cap), "planned")
-    if (
-        hop.whole.attempt.value is not None
-        and hop.whole.attempt is not hop.whole.total
-        and hop.whole.attempt.value > (total.value or 0.0)
-    ):
-        made.at_most(hop.whole.attempt.patch, total.value or 0.0)
+    for part in (hop.whole.attempt, hop.whole.first):
+        if part.value is not None and part is not hop.whole.total and part.value > (total.value or 0.0):
+            made.at_most(part.patch, total.value or 0.0)
     return (total.value or cap) - step
 
 

@@ -82,24 +82,23 @@ def read(entry: dict[str, Any], key: str, file: str) -> Setting:
 def _deployed(found: Inventory, pod: Workload) -> Client | None:
     image = pod.image.rpartition("/")[2].partition("@")[0].partition(":")[0]
     if image == "open-webui":
-        return _total(pod, "Open WebUI", "AIOHTTP_CLIENT_TIMEOUT", "number", "open-webui-total")
+        return _total(pod, "Open WebUI", "open-webui-total", "AIOHTTP_CLIENT_TIMEOUT")
     if image == "n8n":
-        return _total(pod, "n8n", "N8N_WEBHOOK_TIMEOUT", "milliseconds", "n8n-total")
+        return _total(pod, "n8n", "n8n-total")
     if image == "tabby":
-        client = _total(pod, "Tabby", "", "number", "tabby-total")
-        return replace(client, aliases=_tabby_models(found, pod))
+        return replace(_total(pod, "Tabby", "tabby-total"), aliases=_tabby_models(found, pod))
     return _prefect(pod) if "prefect" in image else None
 
 
-def _total(pod: Workload, name: str, variable: str, style: str, row: str) -> Client:
-    """A limit on the whole exchange, in one environment variable."""
+def _total(pod: Workload, name: str, row: str, variable: str = "") -> Client:
+    """A limit on the whole exchange; `variable` sets it in seconds, where there is one."""
     index, value = _variable(pod, variable)
-    patch = pod.patch("containers", pod.index, "env", "-" if index is None else index, style=f"env:{variable}:{style}")
-    if value is None:
+    patch = pod.patch("containers", pod.index, "env", "-" if index is None else index, style=f"env:{variable}")
+    if not value:
         total = implicit(row, patch if variable else None, pod.object.file, getattr(pod.container, "line", 1))
     else:
         where = f"{pod.object.key} env {variable}"
-        read_value = seconds(value, style, f"{pod.object.file}: {where}")
+        read_value = seconds(value, "number", f"{pod.object.file}: {where}")
         total = Setting(read_value or None, where, False, pod.object.file, getattr(pod.container, "line", 1), patch)
     limits = Limits(total=total, attempt=total)
     return Client(Hop(name, "client", limits, limits))

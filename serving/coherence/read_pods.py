@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from serving.coherence.defaults import implicit
@@ -189,7 +189,7 @@ def engine(pod: Workload) -> Engine:
     return Engine(
         pod.name,
         context=_tokens(context),
-        max_num_seqs=implicit("vllm-max-num-seqs") if seqs is None else _number(pod, seqs, arguments),
+        max_num_seqs=_default_seqs(pod) if seqs is None else _number(pod, seqs, arguments),
         replicas=replicas if isinstance(replicas, int) and replicas > 0 else 1,
         drain=drain(pod),
         startup=began,
@@ -197,6 +197,24 @@ def engine(pod: Workload) -> Engine:
         progress=_progress(pod.object) if pod.object.kind == "Deployment" else UNSET,
         keep_alive=implicit("vllm-keep-alive") if kept is None else _number(pod, kept, environment),
     )
+
+
+LARGE_GPU = re.compile(r"(?i)\b(?:h100|h200|gh200|b200|b300|gb200|gb300|mi300x|mi325x)\b")  # 70 GiB or more, A100 apart
+
+
+def _default_seqs(pod: Workload) -> Setting:
+    """By the device that the image and the node labels name; where they name none, the smaller of the two for GPUs."""
+    if re.search(r"vllm[^:@]*[-/]cpu\b", pod.image):
+        world = _world(pod, ("--tensor-parallel-size", "-tp")) * _world(pod, ("--pipeline-parallel-size", "-pp"))
+        one = implicit("vllm-max-num-seqs-cpu")
+        return replace(one, value=(one.value or 0.0) * world)
+    labels = str([pod.spec.get("nodeSelector"), pod.spec.get("affinity")])
+    return implicit("vllm-max-num-seqs-large" if LARGE_GPU.search(labels) else "vllm-max-num-seqs")
+
+
+def _world(pod: Workload, flags: tuple[str, ...]) -> float:
+    text = next((found for flag in flags if (found := pod.argument(flag))), "1")
+    return seconds(text, "number", pod.object.key)
 
 
 def _number(pod: Workload, text: str, keys: tuple[str | int, ...]) -> Setting:

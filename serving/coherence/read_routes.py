@@ -1,7 +1,8 @@
 """Gateway API: the limits of an HTTPRoute's rule, with the policies that target it or its Gateway.
 
 A policy on a route wins over one on a Gateway. `0s` switches a limit off. Where nothing is written, the implementation's default holds:
-Envoy's 15 s behind Envoy Gateway, none behind agentgateway.
+Envoy's 15 s behind Envoy Gateway, none behind agentgateway. agentgateway's backendRequest ends when the headers are there, it tries again
+only after the codes that are written, and it never does after a timeout of its own.
 """
 
 from __future__ import annotations
@@ -70,47 +71,56 @@ def _models(rule: dict[str, Any], where: str) -> tuple[str, ...]:
 
 def hop(found: Inventory, rule: RouteRule) -> Hop:
     """The gateway as this rule makes it wait."""
-    reader = _Reader(rule)
-    made = reader.hop(_default(found, rule))
+    made = _Reader(rule, _implementation(found, rule)).hop()
     for policy in _policies(found, rule):
         made = _with_policy(made, policy, rule)
     return made
 
 
-def _default(found: Inventory, rule: RouteRule) -> Setting:
+def _implementation(found: Inventory, rule: RouteRule) -> str:
+    """agentgateway, envoy-gateway, or "" where the Gateways do not say."""
     classes = {
         str(gateway.spec.get("gatewayClassName", ""))
         for namespace, name in rule.gateways
         if (gateway := found.find("Gateway", namespace, name))
     }
-    patch = Patch(rule.route.key, ("spec", "rules", rule.index, "timeouts", "request"))
     if any("envoy" in each or each == "eg" for each in classes) or found.kind("BackendTrafficPolicy"):
-        return implicit("envoy-gateway-route", patch, rule.route.file)
-    if any("agentgateway" in each for each in classes):
-        return implicit("agentgateway-route", patch, rule.route.file)
-    return Setting(
-        None, "no timeouts.request; the implementation's default is not known", True, rule.route.file, 1, patch
-    )
+        return "envoy-gateway"
+    return "agentgateway" if any("agentgateway" in each for each in classes) else ""
+
+
+BACKOFF = {"envoy-gateway": "envoy-backoff", "agentgateway": "agentgateway-backoff", "": "route-backoff"}
 
 
 @dataclass(frozen=True)
 class _Reader:
     rule: RouteRule
+    implementation: str
 
-    def hop(self, default: Setting) -> Hop:
+    def hop(self) -> Hop:
         body, where = self.rule.body, f"{self.rule.route.file}: {self.rule.route.key} rules[{self.rule.index}]"
         timeouts = mapping(body.get("timeouts"), where)
-        total = self.read(timeouts, "timeouts", "request") or default
+        total = self.read(timeouts, "timeouts", "request") or self.default()
         attempt = self.read(timeouts, "timeouts", "backendRequest") or UNSET
         retry = mapping(body.get("retry"), where)
-        retries = self.count(retry)
-        first = (
-            implicit("agentgateway-backoff") if retry.get("backoff") is None else self.read(retry, "retry", "backoff")
-        )
-        limits = Limits(total=total, attempt=attempt)
+        wait = self.read(retry, "retry", "backoff") or implicit(BACKOFF[self.implementation])
         name = f"HTTPRoute {self.rule.route.namespace}/{self.rule.route.name} rule {self.rule.index}"
-        wait = (first.value or 0.0) if first and retries.value else 0.0
-        return Hop(name, "route", limits, limits, retries, (wait, wait * 10), first or UNSET)
+        if self.implementation == "agentgateway":
+            limits = Limits(total=total, first=attempt)
+            made = Hop(name, "route", limits, limits, connect=implicit("agentgateway-connect"), retries_timeouts=False)
+            return _agentgateway_retries(made, self.count(retry), retry.get("codes"), wait)
+        limits = Limits(total=total, attempt=attempt)
+        return with_retries(Hop(name, "route", limits, limits), self.count(retry), wait, 10)
+
+    def default(self) -> Setting:
+        """Of the total, where the route writes none."""
+        route = self.rule.route
+        patch = Patch(route.key, ("spec", "rules", self.rule.index, "timeouts", "request"))
+        if self.implementation:
+            return implicit(f"{self.implementation}-route", patch, route.file)
+        return Setting(
+            None, "no timeouts.request; the implementation's default is not known", True, route.file, 1, patch
+        )
 
     def read(self, block: dict[str, Any], *keys: str) -> Setting | None:
         """None where it is not written."""
@@ -134,6 +144,18 @@ class _Reader:
         value = seconds(retry.get("attempts", 1), "number", f"{self.rule.route.file}:{at}: {where}")
         patch = Patch(self.rule.route.key, path, "integer")
         return Setting(value, where, "attempts" not in retry, self.rule.route.file, at, patch)
+
+
+def with_retries(hop: Hop, retries: Setting, wait: Setting, growth: float) -> Hop:
+    """`growth`: how many times its first wait a wait may become."""
+    first = (wait.value or 0.0) if retries.value else 0.0
+    return replace(hop, retries=retries, backoff=(first, first * growth), backoff_where=wait)
+
+
+def _agentgateway_retries(hop: Hop, retries: Setting, codes: object, wait: Setting) -> Hop:
+    if retries.value and not codes:
+        retries = replace(implicit("agentgateway-retries", None, retries.file), line=retries.line)
+    return with_retries(hop, retries, wait, 1)
 
 
 def _policies(found: Inventory, rule: RouteRule) -> list[Object]:
@@ -168,20 +190,14 @@ def _agentgateway(hop: Hop, policy: Object) -> Hop:
     limits = hop.whole
     if total and hop.whole.total.implicit:  # an HTTPRoute's own timeouts win
         limits = replace(limits, total=total)
-    if attempt:
-        limits = replace(limits, attempt=least(limits.attempt, attempt))
+    if attempt:  # it takes the place of the route's backendRequest, and ends at the headers as that does
+        limits = replace(limits, first=attempt)
+    changed = replace(hop, whole=limits, streaming=limits, connect=connect or hop.connect, retries_timeouts=False)
     attempts = reader.count("traffic", "retry", "attempts")
-    backoff = reader.go("traffic", "retry", "backoff")
-    changed = replace(hop, whole=limits, streaming=limits, connect=connect or hop.connect)
-    if attempts and not hop.retries.value:
-        wait = (backoff.value or 0.0) if backoff else 0.1
-        changed = replace(
-            changed,
-            retries=attempts,
-            backoff=(wait, wait * 10),
-            backoff_where=backoff or implicit("agentgateway-backoff"),
-        )
-    return changed
+    if not attempts or hop.retries.value:
+        return changed
+    wait = reader.go("traffic", "retry", "backoff") or implicit("agentgateway-backoff")
+    return _agentgateway_retries(changed, attempts, reader.find("traffic", "retry", "codes"), wait)
 
 
 def _client_policy(hop: Hop, policy: Object) -> Hop:
@@ -207,19 +223,16 @@ def _backend_policy(hop: Hop, policy: Object, rule: RouteRule) -> Hop:
         limits, idle=idle or limits.idle, attempt=least(limits.attempt, attempt) if attempt else limits.attempt
     )
     streaming = replace(limits, total=least(limits.total, longest)) if longest and longest.value else limits
-    retries, backoff, where = hop.retries, hop.backoff, hop.backoff_where
     cause = mapping(mapping(policy.spec.get("retry"), policy.file).get("retryOn"), policy.file)
     unseen = bool(cause) and set(cause.get("triggers") or ()) <= UNSEEN_TRIGGERS and not cause.get("httpStatusCodes")
-    if "retry" in policy.spec and not retries.value and not unseen:
+    if "retry" in policy.spec and not hop.retries.value and not unseen:
         retries = reader.count("retry", "numRetries") or Setting(2, f"{policy.key} retry.numRetries", True, policy.file)
-        base = reader.go("retry", "perRetry", "backOff", "baseInterval")
-        where = base or implicit("envoy-backoff")
-        backoff = (where.value or 0.0, (where.value or 0.0) * 10)
+        base = reader.go("retry", "perRetry", "backOff", "baseInterval") or implicit("envoy-backoff")
+        hop = with_retries(hop, retries, base, 10)
     queue = reader.count("circuitBreaker", "maxParallelRequests")
     connect, pool = reader.go("timeout", "tcp", "connectTimeout"), reader.go("timeout", "http", "connectionIdleTimeout")
     return replace(
-        hop, whole=limits, streaming=streaming, retries=retries, backoff=backoff, backoff_where=where,
-        queue=queue or hop.queue, connect=connect or hop.connect, pool_idle=pool or hop.pool_idle,
+        hop, whole=limits, streaming=streaming, queue=queue or hop.queue, connect=connect or hop.connect, pool_idle=pool or hop.pool_idle,
     )  # fmt: skip
 
 
@@ -228,18 +241,18 @@ class _Policy:
     policy: Object
 
     def go(self, *path: str) -> Setting | None:
-        found = self._find(path)
+        found = self.find(*path)
         if found is None:
             return None
         value = seconds(found, "go", f"{self.policy.file}: {self.policy.key} {'.'.join(path)}")
         return self._setting(path, value or None, "gateway")
 
     def count(self, *path: str) -> Setting | None:
-        found = self._find(path)
+        found = self.find(*path)
         where = f"{self.policy.file}: {self.policy.key} {'.'.join(path)}"
         return None if found is None else self._setting(path, seconds(found, "number", where), "integer")
 
-    def _find(self, path: tuple[str, ...]) -> Any:
+    def find(self, *path: str) -> Any:
         block: Any = self.policy.spec
         for key in path:
             block = mapping(block, f"{self.policy.file}: {self.policy.key}").get(key)

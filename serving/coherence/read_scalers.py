@@ -86,15 +86,24 @@ def interceptor(one: Object) -> Hop:
     old = one.kind == "HTTPScaledObject"
     header = _limit(one, timeouts, "responseHeader", "keda-http-header")
     ready = _limit(one, timeouts, "conditionWait" if old else "readiness", "keda-http-readiness")
-    total = _limit(one, timeouts, "request", "keda-http-readiness")
-    limits = Limits(total=total, first=header)
+    other = _fallback(one)
+    if other and ready.value is None:
+        ready = implicit("keda-http-fallback", ready.patch, one.file)
+    limits = Limits(total=_limit(one, timeouts, "request", "keda-http-request"), first=header)
     name = f"interceptor of {one.kind} {one.namespace}/{one.name}"
-    return Hop(name, "interceptor", limits, limits, readiness=ready, connect=implicit("keda-http-connect"))
+    connect = implicit("keda-http-connect")
+    return Hop(name, "interceptor", limits, limits, readiness=ready, falls_back=other, connect=connect)
+
+
+def _fallback(one: Object) -> bool:
+    """Whether another Service answers where no replica comes in time."""
+    cold = mapping(one.spec.get("coldStart"), one.file)
+    return bool(mapping(cold.get("fallback"), one.file).get("service"))
 
 
 def _limit(one: Object, timeouts: dict[str, Any], key: str, row: str) -> Setting:
     patch = Patch(one.key, ("spec", "timeouts", key))
     if timeouts.get(key) is None:
-        return implicit(row, patch)
+        return implicit(row, patch, one.file)
     value = seconds(timeouts[key], "go", f"{one.file}: {one.key} timeouts.{key}")
     return Setting(value or None, f"{one.key} timeouts.{key}", False, one.file, 1, patch)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from serving.coherence.duration import shown
 from serving.coherence.findings import Finding
-from serving.coherence.model import Chain, Drain, least
+from serving.coherence.model import Chain, Drain, Hop, least
 from serving.coherence.rules_time import find, waits
 from serving.coherence.worst import allowed, silent_seconds
 
@@ -152,20 +152,20 @@ def zero(chain: Chain) -> Iterator[Finding]:
         yield from _wake(chain, scaling.wake)
 
 
+def _held(chain: Chain, hop: Hop, wake: float) -> Iterator[Finding]:
+    """Without a limit of its own the hold lasts as long as the whole request may; with a fallback another service answers."""
+    hold = least(hop.readiness, hop.whole.total)
+    if hop.falls_back or hold.value is None or hold.value > wake:
+        return
+    message = f"{hop.name} holds a request for {hold}; a wake takes {shown(wake)}"
+    yield find(chain, "wake-over-hold", hop.name, message, f"set {hold.where} above {shown(wake)}", hold, wake)
+
+
 def _wake(chain: Chain, wake: float) -> Iterator[Finding]:
     need = wake + (chain.engine.first_token or 0.0)
     for hop in chain.hops:
         if hop.kind == "interceptor":
-            if hop.readiness.value is not None and hop.readiness.value <= wake:
-                message = f"{hop.name} holds a request for {hop.readiness}; a wake takes {shown(wake)}"
-                yield find(
-                    chain,
-                    "wake-over-hold",
-                    hop.name,
-                    message,
-                    f"set {hop.readiness.where} above {shown(wake)}",
-                    hop.readiness,
-                )
+            yield from _held(chain, hop, wake)
             continue
         for mode in chain.modes:
             at = waits(hop.limits(mode))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from serving.coherence.duration import shown
 from serving.coherence.findings import Finding
-from serving.coherence.model import Chain, Hop
+from serving.coherence.model import Chain, Hop, least
 from serving.coherence.rules_time import find
 from serving.coherence.worst import amplification, silent_seconds
 
@@ -74,18 +74,11 @@ def odd(chain: Chain) -> Iterator[Finding]:
                 "turn hedging off",
                 hop.retries,
             )
-        if None not in (limits.attempt.value, limits.total.value) and (limits.attempt.value or 0) > (
-            limits.total.value or 0
-        ):
-            message = f"one try may take {limits.attempt}, all together {limits.total}"
-            yield find(
-                chain,
-                "backend-over-request",
-                hop.name,
-                message,
-                f"set {limits.attempt.where} to at most {shown(limits.total.value)}",
-                limits.attempt,
-            )
+        one = least(limits.attempt, limits.first) if hop.kind == "route" else limits.attempt
+        if one.value is not None and limits.total.value is not None and one.value > limits.total.value:
+            message = f"one try may take {one}, all together {limits.total}"
+            change = f"set {one.where} to at most {shown(limits.total.value)}"
+            yield find(chain, "backend-over-request", hop.name, message, change, one)
         allowed = min((each for each in (limits.attempt.value, limits.total.value) if each is not None), default=None)
         if hop.connect.value is not None and allowed is not None and hop.connect.value >= allowed:
             message = f"connecting may take {hop.connect}, a try {shown(allowed)}"

@@ -44,7 +44,7 @@ def _bounds(hop: Hop, streaming: bool) -> bool:
 
 def _nested(chain: Chain, outer: Hop, inner: Hop, at: Setting, longest: float) -> Finding:
     pairs = {"client": "client-router" if inner.kind == "router" else "client-route", "router": "router-route"}
-    tries = int(inner.retries.value or 0) + 1
+    tries = int(inner.retries.value or 0) + 1 if inner.retries_timeouts else 1
     why = f"{tries} tries and the waits between them" if tries > 1 else "one try"
     message = f"{outer.name} gives up after {at}; {inner.name} may take {shown(longest)} ({why})"
     change = f"set {at.where if not at.implicit else outer.name + ' limit'} above {shown(longest)}, or lower {inner.name} below {shown(at.value)}"

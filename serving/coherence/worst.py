@@ -28,10 +28,12 @@ def silent_seconds(hops: tuple[Hop, ...], streaming: bool) -> float:
     if not hops:
         return FOREVER
     hop, limits = hops[0], hops[0].limits(streaming)
-    patience = limits.patience().value
-    one = min(FOREVER if patience is None else patience, silent_seconds(hops[1:], streaming))
+    patience, behind = limits.patience().value, silent_seconds(hops[1:], streaming)
+    one = behind if patience is None else min(patience, behind)
     tries = int(hop.retries.value or 0) + 1
-    all_tries = FOREVER if math.isinf(one) else tries * one + hop.waits()
+    if not hop.retries_timeouts and patience is not None and patience <= behind:
+        tries = 1
+    all_tries = FOREVER if math.isinf(one) else tries * one + (hop.waits() if tries > 1 else 0.0)
     return min(FOREVER if limits.total.value is None else limits.total.value, all_tries)
 
 
