@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from prefect.utilities.templating import apply_values
 from ruamel.yaml import YAML
 
+from tasks.settings import Settings
+from tasks.stack.addresses import StackDown, addresses
 from tests.fix_api_server import ApiServer
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "prefect"
@@ -82,6 +85,42 @@ def test_job_and_pod_stand_in_kueues_queue_and_fit_a_g2_standard_4() -> None:
     volumes = {one["name"]: one for one in template["spec"]["volumes"]}
     assert "persistentVolumeClaim" in volumes["state"]  # what a preempted training goes on from
     assert made["spec"]["backoffLimit"] == 0  # Prefect retries, by the error's type
+
+
+def pod_environment(secrets: dict[str, dict[str, str]]) -> dict[str, str]:
+    """What a flow's process finds: the settings of deploy/mlops, the secrets by name, and the template's own, `$(NAME)` replaced as
+    the kubelet does, by what stands before.
+    """
+    (settings,) = YAML(typ="safe").load_all((FOLDER.parent / "mlops" / "settings.yaml").read_text())
+    (container,) = job()["spec"]["template"]["spec"]["containers"]
+    found: dict[str, str] = dict(settings["data"])
+    for source in container["envFrom"]:
+        found |= secrets.get(source.get("secretRef", {}).get("name", ""), {})
+    for one in container["env"]:
+        if "valueFrom" in one:
+            reference = one["valueFrom"]["secretKeyRef"]
+            found[one["name"]] = secrets[reference["name"]][reference["key"]]
+        else:
+            found[one["name"]] = re.sub(r"\$\((\w+)\)", lambda name: found[name[1]], one["value"])
+    return found
+
+
+SECRETS = {
+    "liftlock-pg-app": {"username": "liftlock", "password": "secret"},
+    "liftlock-secrets": {"LIFTLOCK_API_KEY": "k"},
+}
+
+
+def test_a_flows_pod_knows_its_database_registry_and_prefect_and_has_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in pod_environment(SECRETS).items():
+        monkeypatch.setenv(name, value)
+    where = addresses(Settings())
+    assert where.dsn("liftlock") == "postgresql://liftlock:secret@liftlock-pg-rw:5432/liftlock"
+    assert where.mlflow == "http://mlflow.mlops.svc:5000"
+    assert where.prefect_api == "http://prefect-server.mlops.svc:4200/api"
+    for part in ("vllm", "gateway", "gateway_admin"):
+        with pytest.raises(StackDown, match="has no address"):
+            getattr(where, part)
 
 
 def allowed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 
 from tasks.settings import Settings
 from tasks.stack.kept_secrets import postgres_password
@@ -19,15 +20,41 @@ class StackDown(Exception):
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the parts answer. URLs have no trailing slash."""
+    """Where the parts answer. URLs have no trailing slash. Each is looked up when it is first asked for, because not every command
+    needs every part: one that delivers to a cluster asks no engine and no gateway of this machine.
 
-    postgres: str
-    mlflow: str
-    prefect_api: str
-    vllm: str
-    gateway: str
-    gateway_admin: str
-    watch: str
+    Raises StackDown when a part that is asked for is neither set nor assigned a port.
+    """
+
+    settings: Settings
+
+    @cached_property
+    def postgres(self) -> str:
+        return postgres_address(self.settings)
+
+    @cached_property
+    def mlflow(self) -> str:
+        return mlflow_address(self.settings)
+
+    @cached_property
+    def prefect_api(self) -> str:
+        return (self.settings.prefect_api_url or f"{local_address(self.settings, 'prefect')}/api").rstrip("/")
+
+    @cached_property
+    def vllm(self) -> str:
+        return (self.settings.vllm_url or local_address(self.settings, "vllm")).rstrip("/")
+
+    @cached_property
+    def gateway(self) -> str:
+        return gateway_address(self.settings)
+
+    @cached_property
+    def gateway_admin(self) -> str:
+        return (self.settings.gateway_admin_url or local_address(self.settings, "envoy-admin")).rstrip("/")
+
+    @cached_property
+    def watch(self) -> str:
+        return local(remembered(self.settings.state).get("watch", 0))
 
     def dsn(self, database: str) -> str:
         return f"{self.postgres}/{database}"
@@ -70,24 +97,14 @@ def mlflow_address(settings: Settings) -> str:
 
 
 def addresses(settings: Settings) -> Addresses:
-    """Raises StackDown when a part is neither set nor assigned a port."""
-
-    def own(part: str) -> str:
-        return local_address(settings, part)
-
-    return Addresses(
-        postgres=postgres_address(settings),
-        mlflow=mlflow_address(settings),
-        prefect_api=(settings.prefect_api_url or f"{own('prefect')}/api").rstrip("/"),
-        vllm=(settings.vllm_url or own("vllm")).rstrip("/"),
-        gateway=gateway_address(settings),
-        gateway_admin=(settings.gateway_admin_url or own("envoy-admin")).rstrip("/"),
-        watch=local(remembered(settings.state).get("watch", 0)),
-    )
+    """Asks for none of them yet."""
+    return Addresses(settings)
 
 
 def export_client_settings(where: Addresses) -> None:
-    """Point the clients of this process (prefect, mlflow) at the parts. Called once by a command, before they are imported."""
+    """Point the clients of this process (prefect, mlflow) at the parts. Called once by a command, before they are imported.
+    Raises StackDown.
+    """
     os.environ["PREFECT_API_URL"] = where.prefect_api
     export_mlflow(where.mlflow)
 
