@@ -95,6 +95,13 @@ def test_kustomize_makes_the_same_of_it(tmp_path: Path) -> None:
 
 MENDABLE: dict[str, Callable[[Handle], object]] = {
     "router below the route": lambda h: h.router.update(timeout=200),
+    "router below the longest answer": lambda h: h.router.update(timeout=50),
+    "a deployment below it": lambda h: h.params.update(timeout=80),
+    "request_timeout below it": lambda h: (
+        h.router.pop("timeout"),
+        h.config.update(litellm_settings={"request_timeout": 60}),
+    ),
+    "router and route below it": lambda h: (h.router.update(timeout=30), h.timeouts.update(request="20s")),
     "too many tries": lambda h: h.router.update(num_retries=5),
     "retries of the route too": lambda h: h.rule.update(retry={"codes": [503], "attempts": 2, "backoff": "1s"}),
     "a deployment's own timeout": lambda h: h.params.update(timeout=200),
@@ -118,6 +125,15 @@ def test_what_a_manifest_can_hold_is_mended(name: str, tmp_path: Path) -> None:
     done = fix(folder, tmp_path / "fix", None)
     assert [each.finding.message for each in done.left] == []
     assert check([*folder, tmp_path / "fix"], TODAY).findings == ()
+
+
+def test_a_router_below_the_longest_answer_is_raised(tmp_path: Path) -> None:
+    """850 s of the edge less a margin of 45 s and 3 s of waits are 401 s for each of two tries; the route's 350 s stay."""
+    folder = written(tmp_path / "in", changed(MENDABLE["router below the longest answer"]))
+    fix(folder, tmp_path / "fix", None)
+    values = yaml.safe_load((tmp_path / "fix" / VALUES).read_text())
+    assert values["proxy_config"]["router_settings"] == {"timeout": 401}
+    assert not (tmp_path / "fix" / COMPONENT).read_text().count("timeouts")
 
 
 def test_a_coherent_chain_is_left_as_it_is(tmp_path: Path) -> None:

@@ -89,7 +89,11 @@ def _inner(made: Changes, chain: Chain, cap: float, step: float, clients_try: bo
             made.at_most(hop.retries.patch, fits)
             retries = fits
         tried = tried or bool(retries)
-        cap = _router(made, hop, cap, step, retries) if hop.kind == "router" else _route(made, hop, cap, step, chain)
+        cap = (
+            _router(made, hop, cap, step, retries, chain)
+            if hop.kind == "router"
+            else _route(made, hop, cap, step, chain)
+        )
         if chain.engine.bound is not None and cap <= chain.engine.bound:
             need = chain.engine.bound * (retries + 1) + step * (len(chain.hops) + 1)
             raise InputInvalid(
@@ -106,11 +110,12 @@ def _retries(hop: Hop, cap: float, step: float, bound: float, retries: int) -> i
     return fits
 
 
-def _router(made: Changes, hop: Hop, cap: float, step: float, retries: int) -> float:
+def _router(made: Changes, hop: Hop, cap: float, step: float, retries: int, chain: Chain) -> float:
+    """What is left for the hop behind. A timeout that would end the longest answer is raised to the most that fits."""
     backoff = replace(hop, retries=Setting(retries, "planned")).waits()
     most = math.floor((cap - backoff) / (retries + 1))
     at = waits(hop.whole)
-    if at.value is None or at.value > most or at.implicit:
+    if at.value is None or at.value > most or at.implicit or at.value <= (chain.engine.bound or 0.0):
         made.at_most(at.patch, most)
         return most - step
     return at.value - step
