@@ -179,18 +179,21 @@ class _Handler(BaseHTTPRequestHandler):
         if is_hit(ordinal, behaviour.error_share):
             return self._json(_error("the engine failed", "InternalServerError", 500), 500)
         cold = behaviour.cold_seconds if ordinal <= behaviour.cold_requests else 0.0
-        time.sleep(behaviour.first_token_seconds + cold)
+        wait = behaviour.first_token_seconds + cold
         if asked.get("stream"):
-            return self._stream(path, asked, behaviour, ordinal)
+            return self._stream(path, asked, behaviour, ordinal, wait)
+        time.sleep(wait)
         return self._json(_whole(path, asked, behaviour.text))
 
-    def _stream(self, path: str, asked: Json, behaviour: Behaviour, ordinal: int) -> None:
+    def _stream(self, path: str, asked: Json, behaviour: Behaviour, ordinal: int, wait: float) -> None:
+        """As vLLM does: headers at once, the first event with the first token."""
         model = asked["model"]
         said = self.engine.says(model, asked.get("messages"))
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
+        time.sleep(wait)
         for number in range(behaviour.chunks):
             if number:
                 time.sleep(behaviour.chunk_seconds)

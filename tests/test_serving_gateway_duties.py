@@ -164,6 +164,22 @@ def test_a_streams_tokens_are_logged_where_the_client_asked_for_usage(client: ht
     assert logged(envoy, without.headers["x-request-id"])["prompt_tokens"] is None
 
 
+def test_a_request_has_one_line_and_a_stream_the_time_of_its_first_token(
+    client: httpx.Client, engine: FakeEngine, envoy: Envoy
+) -> None:
+    """The engine sends headers at once; the first byte of the body is the first token's."""
+    engine.models[ENGINE_NAME] = Behaviour(first_token_seconds=0.3)
+    streamed, whole = post(client, stream=True), post(client)
+    refused = post(client, model="unknown", stream=True)
+    lines = [logged(envoy, answer.headers["x-request-id"]) for answer in (streamed, whole, refused)]
+    assert lines[0]["first_byte_milliseconds"] < lines[0]["first_token_milliseconds"] <= lines[0]["milliseconds"]
+    assert lines[0]["first_token_milliseconds"] >= 300
+    assert [line["first_token_milliseconds"] for line in lines[1:]] == [None, None]
+    assert lines[0].keys() == lines[1].keys()
+    ids = [json.loads(line)["request_id"] for line in (envoy.gateway.folder / "access.log").read_text().splitlines()]
+    assert [ids.count(line["request_id"]) for line in lines] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("size", [0, 1000, 2000, 3000, 100_000, 9_000_000])
 def test_an_answer_of_any_size_passes_and_its_tokens_are_logged(
     client: httpx.Client, engine: FakeEngine, envoy: Envoy, size: int

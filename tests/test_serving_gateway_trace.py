@@ -18,7 +18,8 @@ TRACE = "ab" * 16
 LINE = {
     "request_id": ID, "traceparent": f"00-{TRACE}-{'cd' * 8}-01", "time": "2026-11-28T07:00:00Z", "method": "POST", "path": CHAT,
     "model": "tickets", "version": "tickets-1", "weights": {"stable": 90.0, "candidate": 10.0}, "status": 200, "flags": "-",
-    "attempts": 1, "first_byte_milliseconds": 12, "milliseconds": 80, "prompt_tokens": 20, "completion_tokens": 4, "client": "billing",
+    "attempts": 1, "first_byte_milliseconds": 12, "first_token_milliseconds": 30, "milliseconds": 80, "prompt_tokens": 20,
+    "completion_tokens": 4, "client": "billing",
 }  # fmt: skip
 ENGINE = f"INFO 11-28 07:00:00 [request_logger.py:60] Received request chatcmpl-{ID}: params: SamplingParams(n=1), lora_request: None.\n"
 
@@ -41,7 +42,7 @@ def test_every_name_of_a_request_finds_both_hops(tmp_path: Path, asked: str) -> 
     assert gateway.fields == LINE
     assert gateway.text == (
         "2026-11-28T07:00:00Z POST /v1/chat/completions; client billing; asked for tickets, served by tickets-1 "
-        "(stable 90 %, candidate 10 %); status 200; first byte 12 ms of 80 ms; tokens 20 in, 4 out"
+        "(stable 90 %, candidate 10 %); status 200; first token 30 ms of 80 ms; tokens 20 in, 4 out"
     )
     assert (engine.place, engine.text) == ("engine", ENGINE.strip())
 

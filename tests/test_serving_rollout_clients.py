@@ -57,6 +57,23 @@ def test_both_versions_requests_are_read_and_the_releases_own_are_not(
     assert {one.tokens for one in found if one.version == OLD} == {3}
 
 
+def test_a_slow_first_token_is_seen_behind_early_headers(envoy: Envoy, engine: FakeEngine, model: str) -> None:
+    """As on vLLM, which sends a stream's headers when it takes the request: only the first event tells slow from fast."""
+    engine.models |= {OLD: Behaviour(), NEW: Behaviour(first_token_seconds=0.3, chunk_seconds=0.05)}
+    envoy.gateway.set_stable(model, OLD)
+    envoy.gateway.set_weight(model, NEW, 50)
+    log = ClientLog(envoy.gateway.folder / "access.log", model)
+    log.start(OLD, NEW, 50)
+    asked(envoy, model, 12, stream=True, stream_options={"include_usage": True})
+    found = seen(log, 12)
+    slow, fast = ([one for one in found if one.version == name] for name in (NEW, OLD))
+    assert slow and min(one.first_token_seconds or 0 for one in slow) >= 0.3
+    assert fast and min(one.first_token_seconds or 1 for one in fast) < 0.3, "no request of the other was quick"
+    assert min(one.inter_token_seconds or 0 for one in slow) >= 0.04
+    asked(envoy, model, 1)
+    assert [one.first_token_seconds for one in seen(log, 13)][12:] == [None], "a whole answer has no first token"
+
+
 def test_no_line_is_lost_where_the_log_is_turned_over(envoy: Envoy, engine: FakeEngine, model: str) -> None:
     engine.models |= {OLD: Behaviour(), NEW: Behaviour()}
     envoy.gateway.set_stable(model, OLD)
@@ -74,7 +91,7 @@ def test_no_line_is_lost_where_the_log_is_turned_over(envoy: Envoy, engine: Fake
 def row(**fields: object) -> dict[str, object]:
     return {
         "time": "2026-11-28T10:00:00.000Z", "model": "tickets", "version": NEW, "weights": {"stable": 50, "candidate": 50},
-        "cluster": "tickets-candidate", "status": 200, "flags": "-", "milliseconds": 40, "first_byte_milliseconds": 20,
+        "cluster": "tickets-candidate", "status": 200, "flags": "-", "milliseconds": 40, "first_token_milliseconds": 20,
         "completion_tokens": 3, "purpose": None, **fields,
     }  # fmt: skip
 
@@ -137,7 +154,7 @@ def test_clients_can_undo_what_the_replayed_requests_do_not_see_and_never_pass_a
     good = [sample(place) for place in range(80)]
     assert look(state, good, POLICY, 1.0, []).decision == "go_on"
     step = look(state, good, POLICY, 1.0, [sample(place, 0.5) for place in range(120)])
-    assert (step.decision, step.reason.startswith("clients: median first byte")) == ("undo", True)
+    assert (step.decision, step.reason.startswith("clients: median first token")) == ("undo", True)
     assert step.clients and step.clients.candidate.requests == 60
     assert "clients: first token" in {one.metric for one in rows((step,))}
     assert look(state, good[:4], POLICY, 1.0, good).decision == "hold"

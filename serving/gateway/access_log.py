@@ -1,4 +1,8 @@
-"""The access log: what a line holds. No prompt, no answer, no key and no query string can get into it. Pure."""
+"""The access log: what a line holds. No prompt, no answer, no key and no query string can get into it. Pure.
+
+A format has no conditions, so there are two, one with the first token's time for streams: the first byte of an engine's body is
+the first token's there, while headers come as soon as the request is taken. In a whole answer it is the last token's.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,11 @@ from pathlib import Path
 from serving.gateway.model import CLIENT_HEADER, MODEL_HEADER, VERSION_HEADER, Json
 from serving.gateway.parts import TYPES
 
-TOKENS = "liftlock.tokens"  # dynamic metadata that rewrite.lua fills from the answer's usage
-FIELDS = {
+TOKENS = (
+    "liftlock.tokens"  # dynamic metadata that rewrite.lua fills: the answer's usage, and `stream` for an event stream
+)
+FIRST_TOKEN = "%COMMON_DURATION(DS_RX_BEG:US_RX_BODY_BEG:ms)%"  # noqa: S105 - a time
+FIELDS: Json = {
     "time": "%START_TIME%",
     "request_id": "%REQ(X-REQUEST-ID):128%",
     "traceparent": "%REQ(TRACEPARENT):55%",
@@ -28,20 +35,28 @@ FIELDS = {
     "completion_tokens": f"%DYNAMIC_METADATA({TOKENS}:completion)%",
     "milliseconds": "%DURATION%",
     "first_byte_milliseconds": "%RESPONSE_DURATION%",
+    "first_token_milliseconds": None,
     "bytes_in": "%BYTES_RECEIVED%",
     "bytes_out": "%BYTES_SENT%",
 }
 
 
-def access_log(path: Path) -> Json:
+def access_logs(path: Path) -> list[Json]:
+    """Every request is in one of the two, whatever became of it."""
+    return [_log(path, {**FIELDS, "first_token_milliseconds": FIRST_TOKEN}, True), _log(path, FIELDS, False)]
+
+
+def _log(path: Path, fields: Json, stream: bool) -> Json:
     without_query = {"@type": f"{TYPES}.extensions.formatter.req_without_query.v3.ReqWithoutQuery"}
+    is_stream = {"filter": TOKENS, "path": [{"key": "stream"}], "value": {"bool_match": stream}}
     return {
         "name": "file",
+        "filter": {"metadata_filter": {"matcher": is_stream, "match_if_key_not_found": not stream}},
         "typed_config": {
             "@type": f"{TYPES}.extensions.access_loggers.file.v3.FileAccessLog",
             "path": str(path),
             "log_format": {
-                "json_format": FIELDS,
+                "json_format": fields,
                 "formatters": [{"name": "envoy.formatter.req_without_query", "typed_config": without_query}],
             },
         },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serving.gateway.access_log import access_log
+from serving.gateway.access_log import access_logs
 from serving.gateway.envoy import OTLP_CLUSTER
 from serving.gateway.lua import NOTHING, REWRITE
 from serving.gateway.model import CLIENT_HEADER, DEFAULT_LIMITS, VERSION_HEADER, Json, Limits
@@ -64,7 +64,7 @@ def _manager(folder: Path, limits: Limits, otlp: bool) -> Json:
         "preserve_external_request_id": True,
         "always_set_request_id_in_response": True,
         "early_header_mutation_extensions": [_strip()],
-        "access_log": [access_log(folder / "access.log")],
+        "access_log": access_logs(folder / "access.log"),
         "local_reply_config": {"mappers": [_own_error(*row) for row in OWN_ERRORS]},
         "http_filters": _filters(),
         **tracing,

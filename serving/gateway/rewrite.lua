@@ -20,6 +20,7 @@ local KEPT = 2048
 function envoy_on_response(handle)
   local metadata = handle:streamInfo():dynamicMetadata()
   local streamed = (handle:headers():get("content-type") or ""):find("event-stream", 1, true)
+  if streamed then metadata:set("liftlock.tokens", "stream", true) end
   if streamed and not (metadata:get("liftlock.tokens") or {}).asked then return end
   local tail = ""
   for chunk in handle:bodyChunks() do

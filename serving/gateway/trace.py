@@ -88,8 +88,15 @@ def _sentence(fields: dict[str, Any]) -> str:
         f"client {fields['client']}" if fields.get("client") else "",
         f"asked for {fields.get('model')}, served by {fields.get('version')}" + (f" ({weights})" if weights else ""),
         f"status {fields.get('status')}" + (f" {fields['flags']}" if fields.get("flags") not in (None, "-") else ""),
-        f"first byte {fields.get('first_byte_milliseconds')} ms of {fields.get('milliseconds')} ms",
+        _times(fields),
         f"attempts {fields['attempts']}" if (fields.get("attempts") or 0) > 1 else "",
         f"tokens {tokens[0]} in, {tokens[1]} out" if None not in tokens else "",
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _times(fields: dict[str, Any]) -> str:
+    """A stream's headers come before its first token; of a whole answer the first byte is all there is."""
+    first = fields.get("first_token_milliseconds")
+    said = f"first byte {fields.get('first_byte_milliseconds')} ms" if first is None else f"first token {first} ms"
+    return f"{said} of {fields.get('milliseconds')} ms"

@@ -83,7 +83,7 @@ class ClientLog:
         asked = row.get("model") == self.model and weights.get("candidate") == self.weight
         if not asked or row.get("purpose") or row["status"] in OWN_FAULT or GONE in str(row.get("flags")):
             return None
-        version, first, tokens = self._side(row), row.get("first_byte_milliseconds"), row.get("completion_tokens")
+        version, first, tokens = self._side(row), row.get("first_token_milliseconds"), row.get("completion_tokens")
         if not version:
             return None
         error = _error(row, version)

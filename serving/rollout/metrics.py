@@ -73,9 +73,7 @@ METRICS = (
     Metric("flagged", "answers stopped by a filter", _of_ok(lambda sample: float(sample.finish == "content_filter"))),
 )
 CLIENT_METRICS = (
-    METRICS[0],
-    replace(METRICS[1], said="first byte"),
-    METRICS[3],
+    *METRICS[:4],
     *(replace(one, value=_where_counted(one.value)) for one in METRICS[4:6]),
 )  # what the access log says of a client's request
 END_TO_END = Metric(
