@@ -87,7 +87,7 @@ bench-rollout-sim: setup ## False undos, missed regressions and requests until f
 picture-rollout: setup ## Draw the picture of docs/rollout-analysis.md
 	@$(RUN) -m tests.bench.rollout_picture docs/images/rollout-evidence.png
 
-bench-rollout: setup ## Ten good and ten bad releases through vLLM and Envoy under constant load; ARGS=--short for a look
+bench-rollout: setup ## Ten good and ten bad releases through vLLM and Envoy under load, about 25 minutes; ARGS=--short for six
 	@$(RUN) -m tests.bench.bench_rollout $(ARGS)
 
 bench-rollout-long: setup ## 50 promotions and 50 undos under 100,000 requests with open streams, instant engines; ARGS=--short for a look

@@ -27,7 +27,7 @@ from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
 from tasks.drill import undo_seconds
 from tests.bench.figures import Figure, end
-from tests.bench.rollout_load import Seen, capacity, clients, firsts, instant_engine, p95
+from tests.bench.rollout_load import Seen, capacity, causes, clients, firsts, instant_engine, p95
 from tests.fix_envoy import running_envoy
 
 MODEL, FIRST = "tickets", "tickets-0"
@@ -92,6 +92,8 @@ def main() -> int:
             ended = cycles(envoy.url, target, other, Path(folder) / "rollouts", 4 if short else CYCLES)
             while not short and (time.monotonic() - began) * rate < REQUESTS * 1.05:
                 time.sleep(1)
+        for cause in causes(Path(folder) / "gateway" / "access.log"):
+            print(f"clients' failures: {cause}", flush=True)
         left_out = int((Path(folder) / "left-out.txt").read_text())
     return report(ended, seen, left_out, quiet, short)
 
@@ -112,14 +114,6 @@ def report(ended: list[Ended], seen: list[Seen], left_out: int, quiet: float, sh
         print(f"{name:24} {value}")
     for one in faults[:5]:
         print(f"failed: {one.version or 'no version'}: {one.fault}")
-    missed = [f"{len(faults)} failed requests, required none"] if faults else []
-    missed += [f"{len(wrong)} rollouts ended otherwise"] if wrong else []
-    missed += (
-        [f"undo took {undos[-1]} s, at most {MOST_UNDO_SECONDS}"] if undos and undos[-1] > MOST_UNDO_SECONDS else []
-    )
-    missed += [f"{len(seen)} requests, required {REQUESTS}"] if len(seen) < REQUESTS and not short else []
-    for line in missed:
-        print(f"missed: {line}")
     figures = [
         Figure("failed requests", len(faults), "", "lower", 0),
         Figure("rollouts that ended otherwise", len(wrong), "", "lower", 0),

@@ -1,4 +1,4 @@
-"""Clients that send at a fixed rate whatever comes back, in a process of their own. Not a test.
+"""Clients that send at random times of a fixed mean rate whatever comes back, in a process of their own. Not a test.
 
     python -m tests.bench.open_loop HOST PORT MODEL RATE FOLDER
 
@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
+from random import Random
 
 LONG_EVERY = 25
 MOST_RUNNING = (
@@ -108,12 +109,15 @@ class Clients:
 
 
 async def flow(clients: Clients, rate: float, ended: Callable[[], bool]) -> int:
-    """Sends at the clock's times: a slow answer delays no other request. Returns how many were left out for MOST_RUNNING."""
-    began, number, left_out = time.monotonic(), 0, 0
+    """Sends at the clock's times: a slow answer delays no other request. Returns how many were left out for MOST_RUNNING.
+
+    The times are a Poisson process, as of many clients that know nothing of each other: requests meet, release or not.
+    """
+    due, number, left_out, random = time.monotonic(), 0, 0, Random(1)
     running: set[asyncio.Task[None]] = set()
     while not ended():
-        due = int((time.monotonic() - began) * rate)
-        while number + left_out < due:
+        while due <= time.monotonic():
+            due += random.expovariate(rate)
             if len(running) >= MOST_RUNNING:
                 left_out += 1
                 continue
@@ -121,21 +125,21 @@ async def flow(clients: Clients, rate: float, ended: Callable[[], bool]) -> int:
             running.add(task)
             task.add_done_callback(running.discard)
             number += 1
-        await asyncio.sleep(1 / rate)
+        await asyncio.sleep(min(max(due - time.monotonic(), 0.001), 0.1))
     await asyncio.gather(*running)
     return left_out
 
 
 async def most(clients: Clients) -> float:
     """Requests a second that are answered whole, as fast as WORKERS can ask; long streams are not among them."""
-    until = time.monotonic() + MEASURED_SECONDS
+    began = time.monotonic()
 
     async def work(place: int) -> None:
-        while time.monotonic() < until:
+        while time.monotonic() < began + MEASURED_SECONDS:
             await clients.ask(1 + place % (LONG_EVERY - 1))
 
     await asyncio.gather(*(work(place) for place in range(WORKERS)))
-    return sum(not row[-1] for row in clients.rows) / MEASURED_SECONDS
+    return sum(not row[-1] for row in clients.rows) / (time.monotonic() - began)
 
 
 async def main(host: str, port: str, model: str, rate: str, folder: str) -> None:

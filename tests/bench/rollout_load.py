@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +71,14 @@ def read(folder: Path) -> list[Seen]:
             Seen(float(start), float(first), float(between), float(whole), version, fault.strip("'"))
             for start, first, between, whole, version, fault in csv.reader(file)
         ]
+
+
+def causes(access_log: Path) -> list[str]:
+    """Why clients' requests failed, in the gateway's words, the most frequent first."""
+    rows = [json.loads(line) for line in access_log.read_text().splitlines() if line.endswith("}")]
+    failed = [row for row in rows if not row["purpose"] and (row["status"] >= 500 or row["flags"] not in (None, "-"))]
+    said = Counter(f"{row['status']} {row['flags']} {row['details']} of {row['version']}" for row in failed)
+    return [f"{count} times {cause}" for cause, count in said.most_common()]
 
 
 def p95(times: NDArray[np.float64]) -> float:
