@@ -15,10 +15,6 @@ class Hidden(Exception):
     """Something cannot be examined, and why has a finding of its own: no right, no such API, no such namespace."""
 
 
-class ClusterUnreadable(ValueError):
-    """No kubeconfig, or no API server that answers under it."""
-
-
 @dataclass(frozen=True)
 class Finding:
     """`check` names what is looked at, `where` the object. `note`: nothing to mend, but good to know."""

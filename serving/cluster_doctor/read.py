@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from kubernetes import client, config
-from kubernetes.client.exceptions import ApiException
-from kubernetes.config.config_exception import ConfigException
-from urllib3.exceptions import HTTPError
+from kubernetes import client
 
 from serving.cluster_doctor.expected import Expected
-from serving.cluster_doctor.model import ABSENT, FORBIDDEN, FOUND, Answer, Cluster, ClusterUnreadable, Right
+from serving.cluster_doctor.model import ABSENT, FORBIDDEN, FOUND, Answer, Cluster, Right
 from serving.cluster_doctor.paths import paths
 from serving.cluster_doctor.rights import rights
+from serving.kube.connect import ClusterUnreachable, connect, refusal, told
 
 AT_ONCE = 8
 SECONDS = 20
@@ -24,28 +22,15 @@ AUTHORIZATION, AUTHENTICATION = "/apis/authorization.k8s.io/v1", "/apis/authenti
 
 
 def open_api(context: str | None, acting_as: str | None) -> client.ApiClient:
-    """By KUBECONFIG or ~/.kube/config, in a pod by its service account. Raises ClusterUnreadable."""
-    settings = client.Configuration()
-    settings.retries = False
-    try:
-        config.load_kube_config(context=context, client_configuration=settings)  # type: ignore[no-untyped-call]
-    except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
-        _of_this_pod(settings, f"no cluster to examine ({error}); set KUBECONFIG, or name a context with --context")
-    api = client.ApiClient(settings, pool_threads=AT_ONCE)
+    """Raises NoCluster."""
+    api = connect(context, retries=False, threads=AT_ONCE)
     if acting_as:
         api.default_headers["Impersonate-User"] = acting_as
     return api
 
 
-def _of_this_pod(settings: client.Configuration, otherwise: str) -> None:
-    try:
-        config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-    except ConfigException:
-        raise ClusterUnreadable(otherwise) from None
-
-
 def read_cluster(api: client.ApiClient, wanted: Expected) -> Cluster:
-    """Raises ClusterUnreadable where no API server answers, or it does not know us."""
+    """Raises ClusterUnreachable where no API server answers, ClusterRefused where it does not know us."""
     user = _who(api)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         read = paths(wanted)
@@ -82,19 +67,22 @@ def _call(api: client.ApiClient, method: str, path: str, body: Any, taken: Seque
     """`taken`: statuses that are an answer too."""
     headers = {"Accept": "application/json", "Content-Type": "application/json", **api.default_headers}
     api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-    try:
+    with told(f"{method} {path}", api.configuration.host):
         answer = api.call_api(method, f"{api.configuration.host}{path}", headers, body, _request_timeout=SECONDS)
         data = answer.read() or b""  # type: ignore[no-untyped-call]
-        if answer.status < http.HTTPStatus.BAD_REQUEST:
-            return Answer(FOUND, json.loads(data))
-    except (ApiException, HTTPError, OSError, ValueError) as error:
-        raise ClusterUnreadable(
-            f"no API server answers at {api.configuration.host} ({error!r:.200}); start it, or name another context"
-        ) from error
     if answer.status in taken:
         return Answer(answer.status)
-    said = " ".join(data.decode(errors="replace").split())
-    raise ClusterUnreadable(
-        f"the API server answered {answer.status} to {method} {path}: {said[:200]}; required: a user that it knows, and that may "
-        "act as another where --as is given"
-    )
+    if answer.status < http.HTTPStatus.BAD_REQUEST:
+        return Answer(FOUND, _json(data, api.configuration.host))
+    raise refusal(
+        f"{method} {path} was answered {answer.status}, required: a user that it knows, and that may act as another where --as is "
+        "given",
+        answer.status, data.decode(errors="replace"), " ".join(data.decode(errors="replace").split())[:200],
+    )  # fmt: skip
+
+
+def _json(data: bytes, server: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        raise ClusterUnreachable(f"what answers at {server} is no API server; name another context") from None

@@ -16,10 +16,11 @@ from serving.delivery.change import Change, diff
 from serving.delivery.conflicts import Conflict, read_conflicts
 from serving.delivery.effect import DeliveryFailed
 from serving.delivery.inventory import Inventory, Key, key_of
-from serving.delivery.kube_api import ClusterRefused, KubeApi, patiently
+from serving.delivery.kube_api import KubeApi, patiently
 from serving.delivery.ready import missing
 from serving.delivery.record import RECORD, Record, files_of, from_text, to_text
 from serving.delivery.trouble import trouble
+from serving.kube.connect import ClusterRefused
 from serving.manifests.render import objects
 
 LOOK_SECONDS = 0.5

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-import urllib3
-from kubernetes import client as official
-from kubernetes import config
-from kubernetes.client.exceptions import ApiException
-from kubernetes.config.config_exception import ConfigException
 from kubernetes.dynamic import DynamicClient
+
+from serving.kube.connect import ClusterRefused as ClusterRefused
+from serving.kube.connect import ClusterUnreachable as ClusterUnreachable
+from serving.kube.connect import NoCluster, connect, told
 
 FIELD_MANAGER = "liftlock"
 CALL_SECONDS = 30
@@ -22,23 +21,6 @@ AGAIN_SECONDS = 0.5
 BUSY = (429, 500, 502, 503, 504)
 Object = dict[str, Any]
 Answer = TypeVar("Answer")
-
-
-class NoCluster(ValueError):
-    """There is no kubeconfig, or it does not have the context."""
-
-
-class ClusterUnreachable(Exception):
-    """The API server does not answer."""
-
-
-class ClusterRefused(Exception):
-    """The API server said no: rights, validation, admission."""
-
-    def __init__(self, message: str, status: int, causes: tuple[Mapping[str, str], ...] = ()) -> None:
-        super().__init__(message)
-        self.status = status
-        self.causes = causes
 
 
 @dataclass
@@ -54,24 +36,14 @@ class KubeApi:
 
     @cached_property
     def _client(self) -> DynamicClient:
-        settings = official.Configuration()
-        try:
-            config.load_kube_config(self.kubeconfig, self.context, settings)  # type: ignore[no-untyped-call]
-        except (ConfigException, OSError) as error:
-            try:
-                config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-            except ConfigException:
-                raise NoCluster(f"no cluster: {error}; set KUBECONFIG to the cluster's kubeconfig") from None
-        return DynamicClient(official.ApiClient(settings), discoverer=_no_discovery)  # type: ignore[no-untyped-call]
+        client = connect(self.context, self.kubeconfig)
+        return DynamicClient(client, discoverer=_no_discovery)  # type: ignore[no-untyped-call]
 
     def call(self, method: str, path: str, body: Object | None = None, **options: Any) -> Object:
         """Raises ClusterRefused, ClusterUnreachable."""
-        try:
-            answer = self._client.request(method, path, body, serialize=False, _request_timeout=CALL_SECONDS, **options)
-        except ApiException as error:
-            raise _refused(method, path, error) from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ClusterUnreachable(f"the API server does not answer: {str(error)[:300]}") from None
+        client = self._client
+        with told(f"{method.upper()} {path}", client.configuration.host):
+            answer = client.request(method, path, body, serialize=False, _request_timeout=CALL_SECONDS, **options)
         found: Object = json.loads(answer.data or b"{}")
         return found
 
@@ -136,24 +108,14 @@ def _no_discovery(_client: object, _cache_file: object) -> None:
     """Discovery of the client reads every group and writes a cache into the temporary folder; kinds are looked up one by one here."""
 
 
-def _refused(method: str, path: str, error: ApiException) -> ClusterRefused:
-    try:
-        said = json.loads(error.body or "")
-        causes = tuple((said.get("details") or {}).get("causes") or ())
-        message = str(said.get("message") or error.reason)
-    except (TypeError, ValueError):
-        message, causes = str(error.reason), ()
-    return ClusterRefused(f"{method.upper()} {path}: {message}", int(error.status or 0), causes)
-
-
 def patiently(call: Callable[[], Answer], seconds: float) -> Answer:
     """Again while the API server restarts or is busy, at most so long; then what it raised last."""
     deadline = time.monotonic() + seconds
     while True:
         try:
             return call()
-        except ClusterUnreachable:
-            if time.monotonic() > deadline:
+        except ClusterUnreachable as unreachable:
+            if isinstance(unreachable, NoCluster) or time.monotonic() > deadline:
                 raise
         except ClusterRefused as refused:
             if refused.status not in BUSY or time.monotonic() > deadline:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from serving.delivery.kube_api import ClusterRefused, ClusterUnreachable, KubeApi
+from serving.delivery.kube_api import KubeApi
+from serving.kube.connect import ClusterRefused, ClusterUnreachable
 
 SHOWN = 4
 Object = Mapping[str, Any]
