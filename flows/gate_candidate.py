@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from tasks.gate_candidate import gate_version
 
 
-@flow(name="gate", flow_run_name="{model} {version}")
+@flow(name="gate", flow_run_name="{model} version {version}")
 def gate_candidate(model: str, version: str) -> str:
     """Judge a registered version against the present champion; returns the deciding reason. A pass starts its promotion.
 

@@ -14,7 +14,7 @@ from tasks.retry import retry_condition
 from tasks.settings import get_settings
 
 
-@flow(name="index_corpus", flow_run_name="{tenant}", log_prints=False, validate_parameters=True)
+@flow(name="index_corpus", flow_run_name="documents of {tenant}", log_prints=False, validate_parameters=True)
 def index_corpus(paths: list[str], tenant: str = "default") -> dict[str, Any]:
     """Make the tenant's index hold exactly these documents; returns the JSON answer of `liftlock index`.
 

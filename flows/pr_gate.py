@@ -18,7 +18,7 @@ from tasks.retry import retry_condition
 from tasks.settings import get_settings
 
 
-@flow(name="pr_gate", flow_run_name="{head}", log_prints=False, validate_parameters=True)
+@flow(name="pr_gate", flow_run_name="change {head}", log_prints=False, validate_parameters=True)
 def pr_gate(
     repo: str, base: str, head: str, fork: bool = False, endpoint: str | None = None, model: str | None = None
 ) -> dict[str, Any]:

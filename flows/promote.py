@@ -9,7 +9,7 @@ from prefect import flow, tags
 from tasks.promote import promote_version
 
 
-@flow(name="promote", flow_run_name="{model} {version} to {to}")
+@flow(name="promote", flow_run_name="{model} version {version} to {to}")
 def promote(
     model: str,
     version: str,

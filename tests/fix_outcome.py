@@ -167,13 +167,13 @@ def sample() -> Sample:
 
 def records(*stages: tuple[str, Status, float, str]) -> tuple[StageRecord, ...]:
     return tuple(
-        StageRecord(name, status, seconds, name == "load_dataset", "" if status == "failed" else sha(name), note)
+        StageRecord(name, status, seconds, name == "prepare", "" if status == "failed" else sha(name), note)
         for name, status, seconds, note in stages
     )
 
 
 BEFORE_GATE = (
-    ("load_dataset", "done", 0.031, "4 splits, 1016 items"),
+    ("prepare", "done", 0.031, "4 splits, 1016 items"),
     ("train", "done", 163.4, "378 steps, loss 2.45 → 0.07, rank 16"),
     ("evaluate", "done", 96.1, "0.909 against 0.019 of base on 320 items, 34 of 36 cases"),
 )  # fmt: skip

@@ -71,6 +71,10 @@ def test_the_entrypoints_of_prefect_yaml_are_modules_with_that_flow() -> None:
         flow = getattr(importlib.import_module(module), name)
         assert isinstance(flow, Flow)
         assert set(deployment.get("parameters", {})) <= set(flow.parameters.properties)
+        assert deployment["description"]
+        assert all(field.get("description") for field in flow.parameters.properties.values()), (
+            f"{name}: the form lacks words"
+        )
 
 
 def test_a_deployments_spec_is_there() -> None:

@@ -113,9 +113,8 @@ def test_a_question_is_asked_and_its_source_opened_by_the_keyboard_alone(asked: 
     browser.type("liftlock rollback undoes a release with one command?")
     browser.press("Enter", 13)
     browser.wait_for("document.querySelectorAll('.answer a').length === 1")
-    assert (
-        browser.ask("document.querySelector('.answer').innerText") == "`liftlock rollback NAME` undoes a release [1]."
-    )
+    assert browser.ask("document.querySelector('.answer').innerText") == "liftlock rollback NAME undoes a release [1]."
+    assert browser.ask("document.querySelector('.answer code').innerText") == "liftlock rollback NAME"
     assert browser.ask("document.activeElement.id") == "question"
     sources = browser.ask("[...document.querySelectorAll('li')].map(item => item.className)")
     assert sources[0] == "cited" and len(sources) == 3
