@@ -6,7 +6,7 @@ nDCG after K. Jaervelin, J. Kekaelaeinen, ACM TOIS 20 (2002) 422-446, with gain 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,17 +28,24 @@ class Ranked:
     gold: int
 
     def recall(self, k: int) -> float:
-        """Share of the gold passages among the first `k`."""
-        return sum(place <= k for place in self.places) / min(self.gold, k)
+        """Share of the gold passages among the first `k`; 0 where no passage is gold."""
+        return sum(place <= k for place in self.places) / min(self.gold, k) if self.gold else 0.0
 
     @property
     def ndcg(self) -> float:
+        if not self.gold:
+            return 0.0
         got = sum(1 / math.log2(1 + place) for place in self.places if place <= DEPTH)
         return got / sum(1 / math.log2(1 + place) for place in range(1, min(self.gold, DEPTH) + 1))
 
     @property
     def reciprocal(self) -> float:
         return 1 / min(self.places) if self.places else 0.0
+
+
+def places_of(gold: Collection[str], found: Sequence[str]) -> tuple[int, ...]:
+    """Places of the gold passages in what was found, the best first, from 1."""
+    return tuple(place for place, one in enumerate(found, 1) if one in gold)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from psycopg import sql
 
-from rag.chunk import Chunk
-from rag.corpus import Unreadable
-from rag.generation import Generation, Pins, begin, create_table, end_turn, find, switch, take_turn
+from rag.chunk import Chunk, Limits, chunk_document
+from rag.corpus import File, Unreadable
+from rag.embed import Embedder
+from rag.generation import Generation, Pins, Precision, begin, create_table, end_turn, find, switch, take_turn
 from rag.hnsw import build_hnsw
 from rag.schema import Connection, as_tenant, migrate
 from rag.vectors import Vector, checked
@@ -73,6 +74,26 @@ def index(
         if live is not None and live.pins == pins:
             return _update(run, live, documents, cut)
         return _build(run, live, documents, cut)
+
+
+def index_files(
+    conn: Connection,
+    tenant: str,
+    files: Sequence[File],
+    model: Embedder,
+    *,
+    precision: Precision = "vector",
+    progress: Progress = quiet,
+) -> IndexResult:
+    """The tenant's index holds exactly these files afterwards. Raises as `index` does."""
+    by_source, limits = {file.source: file for file in files}, Limits()
+    pins = Pins(model.name, model.revision, model.dimension, precision, limits.name)
+
+    def cut(source: str) -> tuple[Chunk, ...]:
+        return chunk_document(by_source[source].read(), model.count_tokens, limits)
+
+    digests = {source: file.digest() for source, file in by_source.items()}
+    return index(conn, tenant, digests, cut, pins, model.embed, progress)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from evals.report import EvalReport
 from evals.suite import Item, SuiteInvalid, load_items, resolve_task
 from tasks.asked import Endpoint, Question, ask, ask_in_blocks
 from tasks.changes import Change, export_tree, list_paths, read_change, read_plain_file
+from tasks.gate_documents import Side, documents_data, documents_folders, gate_documents
 from tasks.judge import policy_of
 from tasks.noise import check_margin
 from tasks.touched import CODE, DATA, MEASURE, SPEC, TESTED, TRAINING, SuiteAt, Touched, suites_at, touched_suites
@@ -60,7 +61,21 @@ def gate_change(asked: Asked) -> GatedChange:
         touched = touched_suites(before, after, change.paths)
         judged = [one for one in touched if set(one.kinds) - {TRAINING}]
         suites = tuple(_gate(one, asked) for one in judged)
-    return GatedChange(change.base, change.head, suites, (*_removed(before, after), *_trained(touched)), gated)
+        suites += _documents(change, asked, base, head)
+        removed = _removed(change, before, after)
+    return GatedChange(change.base, change.head, suites, (*removed, *_trained(touched)), gated)
+
+
+def _documents(change: Change, asked: Asked, base: Path, head: Path) -> tuple[GatedSuite, ...]:
+    """Each suite of questions over documents that the change touches."""
+    return tuple(
+        gated
+        for folder in documents_folders(list_paths(change.repo, change.base if asked.fork else change.head))
+        for gated in gate_documents(
+            Side(f"base {change.base[:12]}", base, folder), Side(f"head {change.head[:12]}", head, folder),
+            change.paths, asked.endpoint.settings, fork=asked.fork,
+        )
+    )  # fmt: skip
 
 
 @contextmanager
@@ -82,6 +97,7 @@ def _take_data(change: Change, base: Path, head: Path) -> None:
     if new:
         raise SuiteInvalid(f"{new[0]} is new in a fork; a suite holds code: a maintainer has to gate it without --fork")
     taken = {path for suite in suites.values() for path, kind in suite.files.items() if kind in DATA}
+    taken |= {*documents_data(documents_folders(list_paths(change.repo, change.base)), change.paths)}
     _take(change, head, taken & set(change.paths))
 
 
@@ -204,8 +220,10 @@ def _notes(touched: Touched, where: Endpoint) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _removed(before: dict[str, SuiteAt], after: dict[str, SuiteAt]) -> tuple[str, ...]:
-    return tuple(f"The change removes the suite {path}." for path in before if path not in after)
+def _removed(change: Change, before: dict[str, SuiteAt], after: dict[str, SuiteAt]) -> tuple[str, ...]:
+    lost, kept = (documents_folders(list_paths(change.repo, commit)) for commit in (change.base, change.head))
+    gone = (*(path for path in before if path not in after), *(folder for folder in lost if folder not in kept))
+    return tuple(f"The change removes the suite {path}." for path in gone)
 
 
 def _trained(touched: tuple[Touched, ...]) -> tuple[str, ...]:

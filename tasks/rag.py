@@ -15,12 +15,11 @@ import psycopg
 from rag.answer import Messages
 from rag.ask import Chat
 from rag.chat import openai_chat, served_models
-from rag.chunk import Chunk, Limits, chunk_document
 from rag.corpus import find_files
 from rag.embed import Embedder
-from rag.generation import Pins, Precision
+from rag.generation import Precision
 from rag.git import copy_repository, parse_address
-from rag.index import IndexResult, Progress, index, quiet
+from rag.index import IndexResult, Progress, index_files, quiet
 from rag.schema import Connection
 from tasks.embeddings import REQUEST_SECONDS, open_embedder
 from tasks.gateway_keys import own_key
@@ -104,20 +103,12 @@ def index_paths(
     tenant: str,
     *,
     precision: Precision = "vector",
-    limits: Limits | None = None,
     progress: Progress = quiet,
 ) -> IndexResult:
     """The tenant's index holds exactly these documents afterwards. Raises CorpusError, IndexBusy, EmbedderMismatch, …"""
-    files = {file.source: file for file in find_files(paths, root_of(paths))}
+    files = find_files(paths, root_of(paths))
     model = parts.embedder()
-    cut_by = limits or Limits()
-    pins = Pins(model.name, model.revision, model.dimension, precision, cut_by.name)
-
-    def cut(source: str) -> tuple[Chunk, ...]:
-        return chunk_document(files[source].read(), model.count_tokens, cut_by)
-
-    digests = {source: file.digest() for source, file in files.items()}
-    return index(parts.conn, check_tenant(tenant), digests, cut, pins, model.embed, progress)
+    return index_files(parts.conn, check_tenant(tenant), files, model, precision=precision, progress=progress)
 
 
 def local_paths(settings: Settings, named: Sequence[str]) -> tuple[Path, ...]:

@@ -6,42 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from evals.retrieval import Difference, Ranked, Verdict, judge, mean, paired
+from evals.retrieval import DEPTH, Difference, Ranked, Verdict, judge, mean, paired, places_of
 from rag.answer import judge as judge_answer
 from rag.answer import select_hits
 from rag.chunk import Hit
-from rag.generation import Generation, require_live
-from rag.schema import as_tenant
-from rag.search import Mode, Query, search
-from tasks.rag import Parts, index_paths
+from rag.rank import MODES, Ranking, rank
+from rag.search import Mode
+from tasks.documents_suite import CORPORA, DocumentsSuiteInvalid, Kind, Question, by_corpus, load_questions
+from tasks.rag import Parts
 from tasks.whole_file import write_whole
 
-Kind = Literal["semantic", "keyword", "mixed", "none"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-DEPTH = 10
 ACCEPTED = "accepted.json"
-MARGIN = 0.03  # of nDCG@10 that a change may lose
+MARGIN = 0.03  # of nDCG@10 that may be lost against the accepted figures
 CONTEXT_TOKENS, ANSWERED_FROM = 1024, 4
-
-
-class DocumentsSuiteInvalid(Exception):
-    """The suite's questions or its accepted figures cannot be used; mend the named line or file."""
-
-
-class Question(BaseModel):
-    """One line of questions.jsonl. `holds` is part of the passage that answers it, blanks as one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    id: str
-    corpus: str
-    kind: Kind
-    question: str
-    source: str = ""
-    holds: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,62 +45,35 @@ class Measured:
     pins: dict[str, str]
 
 
-def load_questions(suite: Path) -> tuple[Question, ...]:
-    """Raises DocumentsSuiteInvalid."""
-    file = suite / "questions.jsonl"
-    if not file.is_file():
-        raise DocumentsSuiteInvalid(f"{file} is not there; name a suite's folder, such as evals/documents")
-    found = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        try:
-            found.append(Question.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise DocumentsSuiteInvalid(
-                f"{file}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-            ) from error
-    return tuple(found)
-
-
 def measure(parts: Parts, suite: Path) -> Measured:
-    """Index the corpora as tenants of their own and ask every question in every mode."""
-    questions = load_questions(suite)
-    embedder = parts.embedder()
+    """Index the corpora as tenants of their own and ask every question in every mode. Raises DocumentsSuiteInvalid."""
+    model = parts.embedder()
     ranked: dict[tuple[str, Kind, Mode], list[Ranked]] = {}
     hybrid: list[tuple[Question, tuple[Hit, ...]]] = []
     pins: dict[str, str] = {}
-    for corpus in sorted({question.corpus for question in questions}):
-        tenant = f"recall-{corpus}"
-        index_paths(parts, (suite / "corpora" / corpus,), tenant)
-        live = require_live(parts.conn, tenant, embedder.name, embedder.revision, embedder.dimension)
-        pins = {name: str(value) for name, value in asdict(live.pins).items()}
-        asked = [question for question in questions if question.corpus == corpus]
-        vectors = embedder.embed([question.question for question in asked])
-        for question, vector in zip(asked, vectors, strict=True):
-            gold = _gold(parts, live, question)
+    for corpus, questions in by_corpus(load_questions(suite)).items():
+        asked = {question.id: question.question for question in questions}
+        ranking = rank(parts.conn, model, suite / CORPORA / corpus, tenant_of(corpus), asked, DEPTH)
+        pins = {name: str(value) for name, value in asdict(ranking.pins).items()}
+        hybrid += [(question, ranking.found[question.id, "hybrid"]) for question in questions]
+        for question in (one for one in questions if one.kind != "none"):
+            gold = _gold(ranking, question)
             for mode in MODES:
-                hits = search(parts.conn, live, Query(vector, question.question, DEPTH, mode=mode))
-                if mode == "hybrid":
-                    hybrid.append((question, hits))
-                if question.kind != "none":
-                    places = tuple(place for place, hit in enumerate(hits, 1) if hit.chunk.id in gold)
-                    one = Ranked(question.id, places, len(gold))
-                    ranked.setdefault((corpus, question.kind, mode), []).append(one)
+                places = places_of(gold, [hit.chunk.id for hit in ranking.found[question.id, mode]])
+                ranked.setdefault((corpus, question.kind, mode), []).append(Ranked(question.id, places, len(gold)))
     return _summary(ranked, hybrid, parts, pins)
 
 
-def _gold(parts: Parts, live: Generation, question: Question) -> frozenset[str]:
-    """Passages of the source that hold the text. Raises DocumentsSuiteInvalid where none does."""
-    if question.kind == "none":
-        return frozenset()
-    query = live.fill(r"select id, text from {table} where source = %s")
-    with as_tenant(parts.conn, live.tenant, reader=True):
-        rows = parts.conn.execute(query, (question.source,)).fetchall()
-    wanted = " ".join(question.holds.split())
-    found = frozenset(chunk_id for chunk_id, text in rows if wanted in " ".join(text.split()))
+def tenant_of(corpus: str) -> str:
+    return f"recall-{corpus}"
+
+
+def _gold(ranking: Ranking, question: Question) -> frozenset[str]:
+    """Raises DocumentsSuiteInvalid where no passage holds the answer."""
+    found = frozenset(one.id for one in ranking.passages if question.is_held_by(one.source, one.text))
     if not found:
         raise DocumentsSuiteInvalid(
-            f"{question.id}: no passage of {question.source} holds {wanted!r}; shorten it to what stands in one passage"
+            f"{question.id}: no passage of {question.source} holds {question.holds!r}; shorten it to what stands in one passage"
         )
     return found
 

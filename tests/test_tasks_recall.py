@@ -1,16 +1,22 @@
 """The questions suite itself, and a measurement on a small one through a real Postgres."""
 
 import json
+import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rag.answer import Messages
+from rag.ask import Chat
 from rag.chunk import Limits, chunk_document
 from rag.corpus import find_files
 from rag.embed import LocalEmbedder
-from tasks.recall import ACCEPTED, DocumentsSuiteInvalid, accept, hold_to_accepted, load_questions, measure
+from tasks.documents_suite import DocumentsSuiteInvalid, load_questions
+from tasks.recall import ACCEPTED, accept, hold_to_accepted, measure
+from tasks.recall_answers import Answers, measure_answers
 from tests.fix_rag import Connection, WordEmbedder
 
 SUITE = Path(__file__).parents[1] / "evals" / "documents"
@@ -56,8 +62,22 @@ class Parts:
     def __init__(self, conn: Connection) -> None:
         self.conn = conn
 
-    def embedder(self) -> WordEmbedder:
+    def embedder(self, request_id: str = "") -> WordEmbedder:
         return WordEmbedder()
+
+    def chat(self, model: str | None, request_id: str) -> Chat:
+        """Right about even numbers, invents for odd ones, and says so where it does not know."""
+
+        def answer(messages: Messages) -> Iterator[str]:
+            number = re.search(r"by thing(\d)\?", messages[-1]["content"])
+            if not number:
+                yield "Not in the documents."
+            elif int(number[1]) % 2:
+                yield "The moon is made of cheese. It shines."
+            else:
+                yield f"Common words of thing{number[1]} stand here [1]."
+
+        return answer
 
 
 def suite_of(folder: Path, **changed: Any) -> Path:
@@ -70,7 +90,7 @@ def suite_of(folder: Path, **changed: Any) -> Path:
             "id": f"q{i}",
             "corpus": "c",
             "kind": kind,
-            "question": f"thing{i}?",
+            "question": f"Which common words stand by thing{i}?",
             "source": f"{i}.md",
             "holds": f"thing{i}",
         }
@@ -94,6 +114,15 @@ def test_a_measurement_finds_what_is_there_and_is_held_to_what_was_accepted(conn
     (suite / ACCEPTED).write_text("{}")
     with pytest.raises(DocumentsSuiteInvalid, match=r"accepted\.json"):
         hold_to_accepted(measured, suite)
+
+
+def test_the_models_own_sentences_are_counted_by_what_stands_in_their_sources(conn: Connection, tmp_path: Path) -> None:
+    suite, parts = suite_of(tmp_path, question="Which common words stand here?"), Parts(conn)
+    measure(parts, suite)  # type: ignore[arg-type]
+    found = measure_answers(parts, suite, None, lambda what, done, total: None)  # type: ignore[arg-type]
+    # thing2 and thing4 are right, of each invention neither sentence stands anywhere, and the first question is not known.
+    assert found["answerable"] == Answers(6, answered=2, quoted=3, abstained=1, from_gold=5, sentences=8, supported=2)
+    assert found["unanswerable"] == Answers(1, 0, 0, 1, 0, 0, 0)
 
 
 def test_a_gold_passage_that_is_not_there_is_named(conn: Connection, tmp_path: Path) -> None:
