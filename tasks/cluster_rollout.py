@@ -12,7 +12,7 @@ from serving.delivery.engine_counters import EngineCounters
 from serving.delivery.steps import word_of
 from serving.delivery.target import NOTHING, ClusterTarget
 from serving.manifests.model import Desired
-from serving.manifests.render import notes
+from serving.manifests.render import notes, objects
 from serving.modelcar import Modelcar
 from serving.rollout.ask import Messages
 from serving.rollout.model import Step
@@ -22,6 +22,7 @@ from tasks.analysis_policy import policy_of
 from tasks.artifacts import Dataset, ModelVersion, Rollout
 from tasks.cluster import hold_to_cluster
 from tasks.cluster_target import DeliveryUnset, target_of
+from tasks.coherence import hold_manifests
 from tasks.delivered import keep_delivery
 from tasks.evaluate import prompts_of
 from tasks.manifests import base_of, desired_of, member_of, platform_of
@@ -74,7 +75,7 @@ def gateway_of_cluster(settings: Settings) -> tuple[str, dict[str, str]]:
 def roll_out_on_cluster(
     settings: Settings, spec: Release, version: ModelVersion, modelcar: Modelcar, dataset: Dataset
 ) -> Rollout:
-    """Of a modelcar that was verified. Raises NotSchedulable, Blocked, and what delivery_of raises."""
+    """Of a modelcar that was verified. Raises ChainIncoherent, NotSchedulable, Blocked, and what delivery_of raises."""
     run = current_run()
 
     def say(text: str) -> None:
@@ -89,6 +90,7 @@ def roll_out_on_cluster(
     stable = delivery.target.stable(spec.name)
     if stable != delivery.word:
         placed = delivery.target.placed()
+        hold_manifests(objects(placed))
         for said in (hold_to_cluster(placed), *notes(placed)):
             say(f"  {said}")
     prompts = prompts_of(spec, dataset.split("test").path)[:PROMPTS]

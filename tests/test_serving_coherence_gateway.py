@@ -1,17 +1,22 @@
-"""Liftlock's own gateway passes its own check, with every kind of route that it renders."""
+"""What Liftlock serves through passes its own check: the local gateway, and the manifests that a release delivers."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from serving.coherence.check import check
 from serving.gateway.model import Endpoint
 from serving.gateway.state import Gateway
-from tasks.coherence import ChainIncoherent, hold_coherent
+from serving.manifests.model import Form
+from serving.manifests.render import objects
+from tasks.coherence import ChainIncoherent, hold_coherent, hold_manifests
 from tasks.exit_codes import code_of
 from tests.fix_coherence import TODAY
+from tests.fix_rendered import desired
 
 CLIENT = '{"liftlock": "chain", "clients": [{"name": "app", "total": "360s", "retries": 0}]}'
 
@@ -51,3 +56,18 @@ def test_a_release_is_refused_on_an_incoherent_gateway_and_no_other(tmp_path: Pa
     with pytest.raises(ChainIncoherent, match="retry-unfinished"):
         hold_coherent(folder)
     assert code_of(ChainIncoherent()) == 3
+
+
+@pytest.mark.parametrize("form", ["inferenceservice", "deployment", "llminferenceservice"])
+def test_a_release_is_refused_on_manifests_whose_pods_end_too_early(form: Form) -> None:
+    """The objects of a canary, as they would be applied; then with a grace period below the route's limit."""
+    hold_manifests(objects(desired(form=form)))
+    shorter = shortened(objects(desired(form=form)))
+    with pytest.raises(ChainIncoherent, match=r"the manifests are incoherent: drain-short: .* a request may run 240 s"):
+        hold_manifests(shorter)
+
+
+def shortened(files: Any) -> Any:
+    text = json.dumps(files)
+    assert '"terminationGracePeriodSeconds": 280' in text
+    return json.loads(text.replace('"terminationGracePeriodSeconds": 280', '"terminationGracePeriodSeconds": 100'))

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -37,6 +37,7 @@ class Upstream:
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    connections: set[socket.socket] = field(default_factory=set)
 
     def since(self, when: float) -> list[Asked]:
         with self.lock:
@@ -45,6 +46,13 @@ class Upstream:
     def running(self) -> int:
         with self.lock:
             return sum(each.ended is None for each in self.asked)
+
+    def hang_up(self) -> None:
+        """Connections that a proxy keeps would go on being served here, beside the next one that listens at the address."""
+        with self.lock:
+            for each in self.connections:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -62,6 +70,7 @@ def upstream(host: str, port: int) -> Iterator[Upstream]:
     finally:
         server.shutdown()
         server.server_close()
+        seen.hang_up()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -70,6 +79,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
+
+    def setup(self) -> None:
+        super().setup()
+        with self.seen.lock:
+            self.seen.connections.add(self.connection)
+
+    def finish(self) -> None:
+        with self.seen.lock:
+            self.seen.connections.discard(self.connection)
+        with suppress(OSError):  # the caller may have gone, or the probe
+            super().finish()
 
     def do_GET(self) -> None:
         self._json(200, {"object": "list", "data": [{"id": "probe", "object": "model"}]})
