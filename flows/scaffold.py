@@ -88,6 +88,12 @@ training: # LoRA; the names are those of peft and transformers
   max_length: 512 # tokens of prompt and answer; a longer item is refused, not cut
   seed: 0 # same seed and same data give the same adapter
   timeout_seconds: 3600 # training is stopped after this long
+  # where: kubernetes # as a Job in Kueue's queue, see docs/cluster.md; left out, on this machine
+  # cluster: # what that Job asks for
+  #   gpu: nvidia-l4 # one card; null for none
+  #   cpu: "3" # cores; a g2-standard-4 has 3.92 to give
+  #   memory: 11Gi # at most, too
+  #   priority: low-priority # Kueue's; a higher one preempts this training, which goes on later
 
 gate: # what the adapter must show before it may serve, item by item against the baseline
   baseline: champion # or base; without a champion it is the base model, and the adapter must be better than it

@@ -1,4 +1,7 @@
-"""delivery.cluster of release.yaml: how a model is served on Kubernetes. What the cluster is called is in deploy/serving/platform.yaml."""
+"""delivery.cluster and training.cluster of release.yaml: how a model is served and trained on Kubernetes.
+
+What the cluster is called is in deploy/serving/platform.yaml and the settings.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +58,45 @@ class ClusterSpec(Part):
     @field_validator("shm", "memory")
     @classmethod
     def _some(cls, value: str) -> str:
-        if value.strip("0.kKMGTim") == "":
-            raise ValueError("must be above 0")
-        return value
+        return some(value)
+
+
+class TrainingClusterSpec(Part):
+    """Of training.where kubernetes: one pod, which has its card for itself. The defaults fit a g2-standard-4."""
+
+    gpu: str | None = Field(
+        "nvidia-l4", description="Name in serving/fit/gpus.yaml; null trains without a GPU, on any node."
+    )
+    cpu: str = Field("3", pattern=QUANTITY, description="CPU that the training asks for.")
+    memory: str = Field("11Gi", pattern=QUANTITY, description="Memory that it asks for and gets at most.")
+    priority: str | None = Field(
+        "low-priority",
+        pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$",
+        description="Kueue's WorkloadPriorityClass; a higher one preempts this training, which then goes on from its checkpoint.",
+    )
+
+    @field_validator("gpu")
+    @classmethod
+    def _known(cls, gpu: str | None) -> str | None:
+        return gpu and known_gpu(gpu)
+
+    @field_validator("cpu", "memory")
+    @classmethod
+    def _above_0(cls, value: str) -> str:
+        return some(value)
+
+
+def known_gpu(gpu: str) -> str:
+    """Raises ValueError."""
+    from serving.fit.catalogue import load_gpus  # read only where a spec is; the schema needs no catalogue
+
+    if gpu not in (known := load_gpus()):
+        raise ValueError(f"must be one of {', '.join(sorted(known))}")
+    return gpu
+
+
+def some(quantity: str) -> str:
+    """Raises ValueError."""
+    if quantity.strip("0.kKMGTim") == "":
+        raise ValueError("must be above 0")
+    return quantity

@@ -15,11 +15,13 @@ BAD_INPUT = {
     "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "NoSuchRequest", "DatasetUnknown", "EndpointInvalid",
     "CorpusRepositoryError", "DocumentsSuiteInvalid", "DesiredInvalid", "PlatformInvalid", "VersionNotDeliverable", "OutputTaken", "ValuesInvalid",
     "ClusterUnreachable", "ClusterRefused", "PrometheusUnread", "RemoteRefused", "DeliveryUnset", "TargetInvalid", "RecordUnread",
+    "TrainingUnset",
     "InputInvalid", "YamlRefused", "DurationInvalid", "ProbeFailed", "BasesDiffer",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",
       "AliasMoved", "VerificationFailed", "ContentMismatch", "EvidenceRefused", "DrillFailed", "StrategyMissing",
-      "NotTraced", "ProbeRefused", "ApprovalRefused", "ChainIncoherent", "NotSchedulable", "Blocked", "DeliveryFailed"}  # fmt: skip
+      "NotTraced", "ProbeRefused", "ApprovalRefused", "ChainIncoherent", "NotSchedulable", "Blocked", "DeliveryFailed",
+      "QueueTooSmall"}  # fmt: skip
 
 OPEN = {"ApprovalPending"}
 

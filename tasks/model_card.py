@@ -10,7 +10,7 @@ import json
 
 from evals.prompt import load_prompt
 from tasks.artifacts import Dataset, TrainingPoint
-from tasks.spec import Release
+from tasks.spec import NOT_OF_THE_BYTES, Release
 
 
 def training_card(spec: Release, dataset: Dataset, base: str, base_sha256: str, last: TrainingPoint) -> str:
@@ -29,8 +29,7 @@ def training_card(spec: Release, dataset: Dataset, base: str, base_sha256: str, 
         f"| {split.name} | {split.num_rows} | `{split.sha256}` |" for split in dataset.splits if split.name != "test"
     )
     training = "\n".join(
-        f"| {key} | {value} |"
-        for key, value in spec.training.model_dump(mode="json", exclude={"timeout_seconds"}).items()
+        f"| {key} | {value} |" for key, value in spec.training.model_dump(mode="json", exclude=NOT_OF_THE_BYTES).items()
     )
     asked = json.dumps(
         {

@@ -87,6 +87,14 @@ class Settings(BaseSettings):
         None,
         description="The cluster's Prometheus; with it a canary of strategy pool is judged by all requests of its engines too.",
     )
+    training_image: str | None = Field(
+        None, description="deploy/images/training by digest, for training.where kubernetes: HOST/REPOSITORY@sha256:…."
+    )
+    training_namespace: str = Field("mlops", description="Where its Jobs are made.")
+    training_queue: str = Field("mlops-gpu", description="Kueue's LocalQueue in that namespace.")
+    training_claim: str = Field(
+        "liftlock-training", description="The claim of its volume, with models and checkpoints."
+    )
     api_key: SecretStr | None = Field(
         None, description="Key that questions and embeddings are asked with, such as a virtual key of LiteLLM."
     )

@@ -14,10 +14,12 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from tasks.cluster_spec import ClusterSpec
+from tasks.cluster_spec import ClusterSpec, TrainingClusterSpec, known_gpu
 from tasks.gate_spec import GateSpec, Part
 from tasks.plain_yaml import Plain, Where, YamlInvalid, read_plain
 
+NOT_OF_THE_BYTES = {"timeout_seconds", "where", "cluster"}
+"""Of `training`: what says where and how long, and not what is learned."""
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NAME = r"^[a-z][a-z0-9-]{1,39}$"
 
@@ -54,7 +56,13 @@ class TrainingSpec(Part):
         le=2**32 - 1,
         description="The same seed and data give the same adapter, byte for byte, on one machine.",
     )
-    timeout_seconds: int = Field(3600, ge=30, description="Training is stopped after this long.")
+    timeout_seconds: int = Field(
+        3600, ge=30, description="Training is stopped after this long; time in a queue does not count."
+    )
+    where: Literal["local", "kubernetes"] = Field(
+        "local", description="local: in a process of this machine; kubernetes: as a Job in Kueue's queue."
+    )
+    cluster: TrainingClusterSpec = Field(TrainingClusterSpec(), description="Of kubernetes: what the Job asks for.")
 
 
 class ServingSpec(Part):
@@ -75,11 +83,7 @@ class ServingSpec(Part):
     @field_validator("gpu")
     @classmethod
     def _known(cls, gpu: str) -> str:
-        from serving.fit.catalogue import load_gpus  # read only where a spec is; the schema needs no catalogue
-
-        if gpu not in (known := load_gpus()):
-            raise ValueError(f"must be one of {', '.join(sorted(known))}")
-        return gpu
+        return known_gpu(gpu)
 
 
 class ModelcarSpec(Part):

@@ -1,42 +1,36 @@
-"""train: Dataset → Adapter. Renders items into dialogs, trains in a child process, and records the run in MLflow."""
+"""train: Dataset → Adapter. Renders items into dialogs, trains in a child process or as a cluster's Job, and records the run in MLflow."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Param, RunTag
 
 from evals.prompt import Prompt, load_prompt, messages
+from serving.delivery.kube_api import KubeApi
 from tasks.artifacts import Adapter, Dataset, TrainingPoint
 from tasks.base_model import folder_sha256, resolve_base
 from tasks.checkpoints import remove_checkpoint
-from tasks.child import run_child
 from tasks.dataset import read_items
 from tasks.digests import ADAPTER_FILES as ADAPTER_FILES
 from tasks.digests import adapter_sha256, digest_of
-from tasks.lora import LoraRequest, TrainingRefused
+from tasks.lora import LoraRequest
+from tasks.manifests import gpu_label, platform_of
 from tasks.mlflow_story import dataset_inputs
 from tasks.model_card import training_card
 from tasks.progress import Progress
 from tasks.run import current_run
-from tasks.settings import ROOT, get_settings
-from tasks.spec import Release
+from tasks.settings import get_settings
+from tasks.spec import NOT_OF_THE_BYTES, Release
 from tasks.stage import stage
-
-TRAINING_CODE = ("lora.py", "resumable.py", "checkpoints.py")
-CHILD_ENVIRONMENT = {
-    "PYTHONPATH": str(ROOT),
-    "PYTHONHASHSEED": "0",
-    "OMP_WAIT_POLICY": "passive",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+from tasks.train_child import code_digest, point_of, train_in_child, training_code
+from tasks.train_on_cluster import Seat, Trained, place_of, train_on_cluster
+from tasks.training_job import Pod
+from tasks.training_order import ADAPTER, Order, file_sha256, loss_metric
 
 
 def render_dialogs(dataset: Dataset, prompt: Prompt, answer: str) -> list[dict[str, Any]]:
@@ -58,7 +52,7 @@ def render_dialogs(dataset: Dataset, prompt: Prompt, answer: str) -> list[dict[s
 
 
 def train_adapter(dataset: Dataset, spec: Release) -> Adapter:
-    """Raises TrainingRefused, ChildFailed, BaseModelRefused."""
+    """Raises TrainingRefused, ChildFailed, BaseModelRefused, and on a cluster what train_on_cluster and place_of raise."""
     settings, run = get_settings(), current_run()
     base = resolve_base(spec.base_model, settings)
     work = run.folder / "train"
@@ -71,16 +65,11 @@ def train_adapter(dataset: Dataset, spec: Release) -> Adapter:
             for row in render_dialogs(dataset, load_prompt(spec.gate.prompt), spec.dataset.answer)
         )
     )
-    training = spec.training.model_dump(exclude={"timeout_seconds"})
     key = digest_of(*_key(dataset, spec))
-    checkpoint = settings.state / "checkpoints" / f"{spec.name}-{key[:16]}.safetensors"
-    if run.fresh:
-        remove_checkpoint(checkpoint)
-    request = LoraRequest(
-        base=str(base), base_name=base.name, dialogs=str(dialogs), out=str(work / "adapter"), **training,
-        key=key, checkpoint=str(checkpoint),
-    )  # fmt: skip
-    curve = _train(request, work, spec.training.timeout_seconds)
+    learned = {"base_name": base.name, "key": key, **spec.training.model_dump(exclude=NOT_OF_THE_BYTES)}
+    train_there = _train_on_cluster if spec.training.where == "kubernetes" else _train_here
+    trained = train_there(spec, learned, base, dialogs, work / "adapter")
+    curve = trained.curve
     sha256 = adapter_sha256(work / "adapter")
     home = settings.state / "trained" / f"{spec.name}-{sha256[:16]}"
     base_sha256 = folder_sha256(base, settings.state)
@@ -88,7 +77,7 @@ def train_adapter(dataset: Dataset, spec: Release) -> Adapter:
     if not home.exists():
         home.parent.mkdir(exist_ok=True)
         shutil.move(work / "adapter", home)
-    run_id = _record(spec, dataset, base.name, base_sha256, sha256, curve, home)
+    run_id = _record(spec, dataset, base.name, base_sha256, sha256, trained, home)
     return Adapter(
         home,
         base,
@@ -104,32 +93,41 @@ def train_adapter(dataset: Dataset, spec: Release) -> Adapter:
     )
 
 
-def _train(request: LoraRequest, work: Path, timeout: float) -> tuple[TrainingPoint, ...]:
-    curve: list[TrainingPoint] = []
-    refusals: list[str] = []
-    file = work / "request.json"
-    file.write_text(json.dumps(asdict(request)))
-    with Progress(current_run().console, "train") as progress:
+def _train_here(spec: Release, learned: dict[str, Any], base: Path, dialogs: Path, out: Path) -> Trained:
+    run, key = current_run(), learned["key"]
+    checkpoint = get_settings().state / "checkpoints" / f"{spec.name}-{key[:16]}.safetensors"
+    if run.fresh:
+        remove_checkpoint(checkpoint)
+    request = LoraRequest(base=str(base), dialogs=str(dialogs), out=str(out), checkpoint=str(checkpoint), **learned)
+    with Progress(run.console, "train") as progress:
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "step":
-                point = TrainingPoint(**{key: event[key] for key in ("step", "total_steps", "loss", "seconds")})
-                curve.append(point)
-                progress.update(point.step, point.total_steps, f"loss {point.loss:.3f}")
-            elif event["event"] == "refused":
-                refusals.append(event["reason"])
+                _show(progress, point_of(event))
             elif event["event"] in ("anew", "no_checkpoint"):
-                current_run().console.print(f"  {_words(event)}", highlight=False, markup=False, soft_wrap=True)
+                _tell(_words(event))
 
-        run_child(
-            [sys.executable, "-m", "tasks.lora", str(file)], what="training", on_event=on_event, timeout=timeout, cwd=ROOT,
-            env=CHILD_ENVIRONMENT,
-        )  # fmt: skip
-    if refusals or not curve:
-        raise TrainingRefused(
-            refusals[0] if refusals else "training ended without a single step; give more items or epochs"
-        )
-    return tuple(curve)
+        return Trained(None, train_in_child(request, out.parent, spec.training.timeout_seconds, on_event))
+
+
+def _train_on_cluster(spec: Release, learned: dict[str, Any], base: Path, dialogs: Path, out: Path) -> Trained:
+    settings, run, asked = get_settings(), current_run(), spec.training.cluster
+    place = place_of(settings, platform_of(settings).gpu_label)
+    seconds = spec.training.timeout_seconds
+    pod = Pod(asked.gpu and gpu_label(asked.gpu), asked.cpu, asked.memory, asked.priority, seconds)
+    base_sha256 = folder_sha256(base, settings.state)
+    order = Order(learned, spec.base_model, base_sha256, file_sha256(dialogs), code_digest(), seconds)
+    with Progress(run.console, "train") as progress:
+        seat = Seat(KubeApi(), place, mlflow.MlflowClient(), _tell, lambda point: _show(progress, point))
+        return train_on_cluster(seat, pod, spec.name, learned["key"], order, dialogs, out, fresh=run.fresh)
+
+
+def _show(progress: Progress, point: TrainingPoint) -> None:
+    progress.update(point.step, point.total_steps, f"loss {point.loss:.3f}")
+
+
+def _tell(words: str) -> None:
+    current_run().console.print(f"  {words}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _words(event: dict[str, Any]) -> str:
@@ -146,21 +144,24 @@ def _record(
     base: str,
     base_sha256: str,
     sha256: str,
-    curve: tuple[TrainingPoint, ...],
+    trained: Trained,
     adapter: Path,
 ) -> str:
-    """One MLflow run with parameters, the loss curve, the data's digests and the adapter's files; returns its id."""
+    """One MLflow run with parameters, the loss curve, the data's digests and the adapter's files; returns its id.
+
+    A cluster's run has loss and files already, and gets the rest.
+    """
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(spec.name)
-    experiment_id = experiment.experiment_id if experiment else client.create_experiment(spec.name)
-    made = client.create_run(experiment_id, run_name=f"train {sha256[:8]}")
-    run_id: str = made.info.run_id
-    parameters = {**spec.training.model_dump(mode="json"), "base_model": base, "dataset_revision": dataset.revision}
+    if trained.run and client.get_run(trained.run).info.status == "FINISHED":
+        return trained.run  # an earlier command recorded it, whose cache is not at hand
+    run_id = trained.run or _new_run(client, spec.name, sha256)
+    training = spec.training.model_dump(mode="json", exclude={"cluster"})
+    parameters = {**training, "base_model": base, "dataset_revision": dataset.revision}
     tags = {
         "liftlock.base_sha256": base_sha256, "liftlock.adapter_sha256": sha256, "liftlock.dataset_revision": dataset.revision,
         **{f"liftlock.{split.name}_sha256": split.sha256 for split in dataset.splits},
     }  # fmt: skip
-    metrics = [Metric("loss", point.loss, int(point.seconds * 1000), point.step) for point in curve]
+    metrics = [] if trained.run else [loss_metric(point) for point in trained.curve]
     client.log_batch(
         run_id,
         metrics,
@@ -168,17 +169,26 @@ def _record(
         [RunTag(key, value) for key, value in tags.items()],
     )
     client.log_inputs(run_id, dataset_inputs(dataset))
-    client.log_artifacts(run_id, str(adapter), "adapter")
+    if trained.run:
+        client.log_artifact(run_id, str(adapter / "README.md"), ADAPTER)
+    else:
+        client.log_artifacts(run_id, str(adapter), ADAPTER)
     client.set_terminated(run_id)
     return run_id
+
+
+def _new_run(client: mlflow.MlflowClient, model: str, sha256: str) -> str:
+    experiment = client.get_experiment_by_name(model)
+    experiment_id = experiment.experiment_id if experiment else client.create_experiment(model)
+    return str(client.create_run(experiment_id, run_name=f"train {sha256[:8]}").info.run_id)
 
 
 def _key(dataset: Dataset, spec: Release) -> tuple[Any, ...]:
     settings = get_settings()
     base = resolve_base(spec.base_model, settings)
     data = [(split.name, split.sha256) for split in dataset.splits if split.name != "test"]
-    return ("1", spec.name, folder_sha256(base, settings.state), data, spec.training.model_dump(mode="json", exclude={"timeout_seconds"}),
-            load_prompt(spec.gate.prompt).sha256, spec.dataset.answer, *((ROOT / "tasks" / file).read_text() for file in TRAINING_CODE))  # fmt: skip
+    return ("1", spec.name, folder_sha256(base, settings.state), data, spec.training.model_dump(mode="json", exclude=NOT_OF_THE_BYTES),
+            load_prompt(spec.gate.prompt).sha256, spec.dataset.answer, *training_code())  # fmt: skip
 
 
 def _intact(adapter: Adapter) -> bool:

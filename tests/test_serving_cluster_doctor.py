@@ -143,6 +143,8 @@ BREAKAGES: dict[str, Breakage] = {
                              "setting-unset", "mlops/liftlock-settings", "LIFTLOCK_REGISTRY is https://registry.example.com"),
     "volume-lost": changed("PersistentVolumeClaim", "liftlock-state", {"status": {"phase": "Lost"}},
                            "volume", "mlops/liftlock-state", "Lost", "/status"),
+    "training-volume-lost": changed("PersistentVolumeClaim", "liftlock-training", {"status": {"phase": "Lost"}},
+                                    "volume", "mlops/liftlock-training", "Lost", "/status"),
     "database": gone("Cluster", "liftlock-pg", "database"),
     "database-down": unsettled("Cluster", "liftlock-pg", "Ready", "database", "mlops/liftlock-pg"),
     "server": gone("Deployment", "prefect-worker", "deployment"),

@@ -26,7 +26,7 @@ from tasks.checkpoints import (
 from tasks.digests import adapter_sha256
 from tasks.lora import LoraRequest
 from tasks.settings import ROOT, get_settings
-from tasks.train import CHILD_ENVIRONMENT
+from tasks.train_child import CHILD_ENVIRONMENT
 
 pytestmark = pytest.mark.slow
 Event = dict[str, Any]

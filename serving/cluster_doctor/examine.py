@@ -23,8 +23,8 @@ from serving.cluster_doctor.namespaces import (
     check_quota,
     check_secrets,
     check_settings,
-    check_state,
     check_store,
+    check_volumes,
 )
 from serving.cluster_doctor.nodes import check_nodes, check_storage
 from serving.cluster_doctor.parts import check_database, check_servers
@@ -36,7 +36,7 @@ Check = Callable[[Cluster, Expected], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (
     check_version, check_apis, check_rights, check_namespaces, check_models_namespace, check_quota, check_limits, check_accounts,
     check_local_queue, check_cluster_queue, check_flavor, check_priorities, check_store, check_secrets, check_settings,
-    check_state, check_database, check_servers, check_gateway, check_name_policy, check_nodes, check_storage, check_project,
+    check_volumes, check_database, check_servers, check_gateway, check_name_policy, check_nodes, check_storage, check_project,
     check_applications, check_policies,
 )  # fmt: skip
 

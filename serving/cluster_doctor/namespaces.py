@@ -11,8 +11,8 @@ from serving.cluster_doctor.expected import (
     MODELS,
     PIPELINE,
     PLACEHOLDER,
-    STATE,
     STORE,
+    VOLUMES,
     Expected,
 )
 from serving.cluster_doctor.model import Cluster, Finding, Object, is_true, said
@@ -145,12 +145,13 @@ def check_settings(cluster: Cluster, wanted: Expected) -> Iterator[Finding]:
             )
 
 
-def check_state(cluster: Cluster, wanted: Expected) -> Iterator[Finding]:
+def check_volumes(cluster: Cluster, wanted: Expected) -> Iterator[Finding]:
     """Pending is in order: it is bound by the first Job."""
-    where, found = f"{PIPELINE}/{STATE}", cluster.get(core("persistentvolumeclaims", STATE))
-    if found is None:
-        yield absent("volume", where, apply(wanted))
-    elif found.get("status", {}).get("phase") == "Lost":
-        yield Finding(
-            "volume", where, "Lost: its volume is gone", "Bound or Pending", "delete the claim and apply it again"
-        )
+    for name in VOLUMES:
+        where, found = f"{PIPELINE}/{name}", cluster.get(core("persistentvolumeclaims", name))
+        if found is None:
+            yield absent("volume", where, apply(wanted))
+        elif found.get("status", {}).get("phase") == "Lost":
+            yield Finding(
+                "volume", where, "Lost: its volume is gone", "Bound or Pending", "delete the claim and apply it again"
+            )

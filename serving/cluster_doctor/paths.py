@@ -19,8 +19,8 @@ from serving.cluster_doctor.expected import (
     PROJECT,
     QUEUE,
     SERVERS,
-    STATE,
     STORE,
+    VOLUMES,
     Expected,
 )
 
@@ -79,7 +79,7 @@ def paths(wanted: Expected) -> tuple[str, ...]:
         *(core(plural, PIPELINE) for plural in ("resourcequotas", "limitranges")),
         *(core("serviceaccounts", name) for name in ACCOUNTS),
         *(core("secrets", name, space) for space, name, _ in secrets()),
-        core("persistentvolumeclaims", STATE), core("configmaps", "liftlock-settings"),
+        *(core("persistentvolumeclaims", name) for name in VOLUMES), core("configmaps", "liftlock-settings"),
         *map(deployment, SERVERS),
         kueue("clusterqueues", CLUSTER_QUEUE), kueue("resourceflavors", FLAVOR),
         *(kueue("workloadpriorityclasses", name) for name in PRIORITIES),

@@ -69,6 +69,9 @@ def _pipeline(wanted: Expected) -> Iterator[Right]:
     yield Right("get", "apps", "deployments", PIPELINE)
     yield Right("get", "postgresql.cnpg.io", "clusters", PIPELINE)
     yield Right("get", "kueue.x-k8s.io", "localqueues", PIPELINE)
+    yield Right("list", "kueue.x-k8s.io", "workloads", PIPELINE)
+    yield from (Right(verb, "batch", "jobs", PIPELINE) for verb in ("create", "get", "delete"))
+    yield from (Right("list", "", one, PIPELINE) for one in ("resourcequotas", "limitranges"))
     if wanted.secret_store:
         yield Right("get", "external-secrets.io", "externalsecrets", PIPELINE)
 
