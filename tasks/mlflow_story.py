@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import mlflow
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag
 
-from tasks.artifacts import Adapter, Dataset, EvalPair
+from tasks.artifacts import Adapter, Dataset, EvalPair, GateDecision
 from tasks.promotion.evidence import evidence_folder
 
 CONTEXT = {"train": "training", "replay": "training", "test": "evaluation"}
 TABLE = "items.json"
+DESCRIPTION_LENGTH = 5000  # MLflow's limit
 DIGEST_LENGTH = 36  # MLflow's limit
 
 
@@ -32,6 +34,28 @@ def dataset_inputs(dataset: Dataset) -> list[DatasetInput]:
         )
         for split in dataset.splits
     ]
+
+
+def version_story(inputs: Sequence[DatasetInput], adapter: Adapter, decision: GateDecision) -> str:
+    """A model version's description, in Markdown: what was trained on what, how it was judged, and where the page says the rest."""
+    rows = [
+        f"{one.dataset.name} ({json.loads(one.dataset.profile or '{}').get('num_rows', '?')} items)" for one in inputs
+    ]
+    training = ", ".join(row for row, one in zip(rows, inputs, strict=True) if _context(one) == "training")
+    test = ", ".join(row for row, one in zip(rows, inputs, strict=True) if _context(one) == "evaluation")
+    steps = adapter.curve[-1].total_steps if adapter.curve else "?"
+    what = f"a LoRA adapter of rank {adapter.r} for {adapter.base_model}"
+    parts = (
+        f"**Trained**: {what}, {steps} steps on {training or 'data that the run does not name'}.",
+        "**Runs on** what the tag `liftlock.fit` says. **Promoted** by whom, when and why: the tags `liftlock.candidate`, "
+        "`liftlock.staging` and `liftlock.champion`. Both answers to each item are in the source run, under evidence.",
+        f"**Judged** on {test or 'the test items'}: {' '.join(decision.reasons)}",  # the longest last: it may be cut
+    )
+    return "\n\n".join(parts)[:DESCRIPTION_LENGTH]
+
+
+def _context(one: DatasetInput) -> str:
+    return next((tag.value for tag in one.tags if tag.key == "mlflow.data.context"), "")
 
 
 def item_table(pair: EvalPair) -> dict[str, list[Any]]:

@@ -13,7 +13,7 @@ from tasks.artifacts import Adapter, EvalPair, GateDecision, ModelVersion
 from tasks.golden import golden_document, golden_tag
 from tasks.judge import decision_digest
 from tasks.ledger import alias_version, move_alias
-from tasks.mlflow_story import log_items, logged_model
+from tasks.mlflow_story import log_items, logged_model, version_story
 from tasks.promotion.evidence import keep_document
 from tasks.settings import get_settings
 from tasks.spec import Release
@@ -111,7 +111,7 @@ def _create(
         source=f"{run.info.artifact_uri}/adapter",
         run_id=adapter.run_id,
         tags=tags,
-        description=" ".join(decision.reasons)[:5000],
+        description=version_story(run.inputs.dataset_inputs, adapter, decision),
     )
     return str(made.version)
 

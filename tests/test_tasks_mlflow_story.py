@@ -8,18 +8,27 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from tasks.mlflow_story import dataset_inputs, log_items, logged_model
+from tasks.mlflow_story import dataset_inputs, log_items, logged_model, version_story
 from tests.fix_outcome import adapter, champion, dataset
 
 
 def test_the_splits_are_the_runs_datasets(mlflow_client: MlflowClient) -> None:
     run = mlflow_client.create_run("0").info.run_id
     mlflow_client.log_inputs(run, dataset_inputs(dataset()))
-    found = {one.dataset.name: one for one in mlflow_client.get_run(run).inputs.dataset_inputs}
+    inputs = mlflow_client.get_run(run).inputs.dataset_inputs
+    found = {one.dataset.name: one for one in inputs}
     assert set(found) == {f"ticket_router/{name}" for name in ("train", "dev", "test", "replay")}
     test = found["ticket_router/test"]
     assert dataset().split("test").sha256.startswith(test.dataset.digest)
     assert [(tag.key, tag.value) for tag in test.tags] == [("mlflow.data.context", "evaluation")]
+    decision = champion().decision
+    assert decision
+    story = version_story(inputs, adapter(), decision)
+    assert "a LoRA adapter of rank 16 for SmolLM2-135M-Instruct, 378 steps on " in story
+    trained, judged = story.split("\n\n")[0], story.split("\n\n")[-1]
+    assert "ticket_router/train (504 items)" in trained and "ticket_router/replay (64 items)" in trained
+    assert "test" not in trained and judged.startswith("**Judged** on ticket_router/test (320 items): ")
+    assert judged.endswith(decision.reasons[-1])
 
 
 def test_the_table_has_every_item_once_with_both_answers(mlflow_client: MlflowClient, tmp_path: Path) -> None:
