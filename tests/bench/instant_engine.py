@@ -13,7 +13,7 @@ import re
 MODEL = re.compile(rb'"model"\s*:\s*"([^"]*)"')
 LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-LONG_SECONDS, LONG_CHUNKS, SLOW_SECONDS = 1.5, 10, 0.2
+LONG_SECONDS, LONG_CHUNKS, SLOW_SECONDS = 1.5, 10, 0.5
 
 
 def event(model: str, delta: dict[str, str], finish: str | None = None) -> bytes:
