@@ -7,6 +7,7 @@ import pytest
 
 from rag.corpus import find_files
 from rag.git import CorpusRepositoryError, Repository, copy_repository, parse_address, tracked_files
+from tests.fix_git_https import serving_git
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -162,6 +163,31 @@ def test_a_copy_follows_its_repository_and_is_kept_while_nothing_changed(reposit
     copy = copy_repository(address, into)
     assert [file.source for file in find_files([copy], copy)] == ["b.md"]
     assert [one.name for one in into.iterdir()] == [copy.name]
+
+
+def test_a_repository_is_copied_over_https_and_an_unknown_certificate_is_refused(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GIT_SSL_CAINFO", raising=False)
+    with serving_git(tmp_path, tmp_path) as (url, certificate):
+        address = parse_address(f"{url}/handbook/.git#main")
+        assert address is not None
+        with pytest.raises(CorpusRepositoryError, match="certificate"):
+            copy_repository(address, tmp_path / "corpora")
+        monkeypatch.setenv("GIT_SSL_CAINFO", str(certificate))
+        copy = copy_repository(address, tmp_path / "corpora")
+        assert [file.source for file in find_files([copy], copy)] == ["a.md"]
+        absent = parse_address(f"{url}/nothing")
+        assert absent is not None
+        with pytest.raises(CorpusRepositoryError, match="not found"):
+            copy_repository(absent, tmp_path / "corpora")
+
+
+def test_ssh_that_nobody_answers_is_told_in_words_and_asks_nobody(tmp_path: Path) -> None:
+    address = parse_address("ssh://git@127.0.0.1:9/docs")
+    assert address is not None
+    with pytest.raises(CorpusRepositoryError, match="git clone failed"):
+        copy_repository(address, tmp_path / "corpora")
 
 
 def test_a_branch_has_a_copy_of_its_own(repository: Path, tmp_path: Path) -> None:
