@@ -24,11 +24,15 @@ def deploy(
 ) -> None:
     """Register every deployment of prefect.yaml in Prefect. `prefect deploy --all` does the same for the pool liftlock.
 
+    For the pool kubernetes the Jobs' image must be named by its digest; exit 2 where it is not.
+
     Example: liftlock deploy
     """
     from tasks.settings import get_settings
-    from tasks.stack.deployments import deploy_all, ensure_work_pool
+    from tasks.stack.deployments import TEMPLATE, check_image, deploy_all, ensure_work_pool
 
+    if pool == "kubernetes":
+        check_image(TEMPLATE.read_text())
     where = connected(start=False)
     ensure_work_pool(where.prefect_api, pool)
     deploy_all(where.prefect_api, get_settings().state / "prefect", pool)

@@ -15,7 +15,7 @@ BAD_INPUT = {
     "PromotionBusy", "NoSuchVersion", "NothingToUndo", "KeyRefused", "NoSuchRequest", "DatasetUnknown", "EndpointInvalid",
     "CorpusRepositoryError", "DocumentsSuiteInvalid", "DesiredInvalid", "PlatformInvalid", "VersionNotDeliverable", "OutputTaken", "ValuesInvalid",
     "ClusterUnreachable", "ClusterRefused", "PrometheusUnread", "RemoteRefused", "DeliveryUnset", "TargetInvalid", "RecordUnread",
-    "TrainingUnset",
+    "TrainingUnset", "ImageUnpinned",
     "InputInvalid", "YamlRefused", "DurationInvalid", "ProbeFailed", "BasesDiffer",
 }  # fmt: skip
 NO = {"ChangeRefused", "GateRefused", "RolloutUndone", "DoesNotFit", "ContractBroken", "DigestMismatch", "LayerRefused", "LicenceNotAllowed",

@@ -1,19 +1,28 @@
 """deploy/images without a builder: there is none here, so what a Containerfile says is checked, and what it copies is run.
 
+The images that deploy/ runs are pinned by digest, or told by whoever meets them first.
+
 Not checked: that the base image exists, and the time and size of a build.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from tasks.exit_codes import code_of
+from tasks.stack.deployments import TEMPLATE, ImageUnpinned, check_image
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "deploy" / "images"
@@ -112,3 +121,43 @@ def test_the_images_commands_are_executable_and_name_our_modules(tmp_path: Path)
         module = re.search(r"-m (\S+)", path.read_text())
         assert module and (ROOT / f"{module[1].replace('.', '/')}.py").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"liftlock", "docker-credential-workload-identity"}
+
+
+NOT_SET = {  # no digest is known here; who says so before a pod is made
+    "liftlock-flows": "kustomize's `images` names it",
+    "registry.example.com/liftlock/flows:digest-not-set": "doctor --cluster",
+    "us-central1-docker.pkg.dev/example-project/liftlock/flows:digest-not-set": "doctor --cluster",
+    "registry.example.com/liftlock/training:digest-not-set": "liftlock deploy --pool kubernetes; deploy/policies for deploy/rag",
+    "registry.k8s.io/gateway-api-inference-extension/epp:v1.5.0": "liftlock render and deliver",
+}
+
+
+def images(document: Any) -> Iterator[str]:
+    """Of every key that names one, and of kustomize's list of images."""
+    for key, value in document.items() if isinstance(document, dict) else ():
+        if key in ("image", "imageName", "engine_image", "picker_image") and isinstance(value, str):
+            yield value
+        if key == "images" and isinstance(value, list):
+            yield from (
+                f"{one['newName']}@{one['digest']}" if "digest" in one else f"{one['newName']}:{one['newTag']}"
+                for one in value
+                if "newName" in one
+            )
+    for value in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
+        yield from images(value)
+
+
+def test_every_image_of_deploy_is_pinned_or_told_by_name() -> None:
+    files = [one for one in (ROOT / "deploy").rglob("*.yaml") if "policies" not in one.parts]
+    found = {image for file in files for document in yaml.safe_load_all(file.read_text()) for image in images(document)}
+    found.add(json.loads(TEMPLATE.read_text())["variables"]["properties"]["image"]["default"])
+    pinned = {image for image in found if re.search(r"@sha256:[0-9a-f]{64}$", image)}
+    assert len(pinned) >= 3 and found - pinned == set(NOT_SET)
+
+
+def test_a_pool_whose_jobs_have_no_digest_is_not_registered() -> None:
+    text = TEMPLATE.read_text()
+    with pytest.raises(ImageUnpinned, match="digest-not-set, required HOST/REPOSITORY@sha256") as refused:
+        check_image(text)
+    assert code_of(refused.value) == 2
+    check_image(text.replace("training:digest-not-set", f"training@sha256:{'a' * 64}"))

@@ -28,6 +28,20 @@ class DeployFailed(Exception):
     """Prefect did not take the deployments."""
 
 
+class ImageUnpinned(ValueError):
+    """The Jobs of the work pool would run an image that no digest names."""
+
+
+def check_image(template: str) -> None:
+    """`template`: the work pool's, as JSON. Raises ImageUnpinned."""
+    image = json.loads(template)["variables"]["properties"]["image"]["default"]
+    if not re.search(r"@sha256:[0-9a-f]{64}$", image):
+        raise ImageUnpinned(
+            f"the image of a flow's Job is {image[:120]}, required HOST/REPOSITORY@sha256:…; build deploy/images/training and set "
+            "`image` in deploy/prefect/job-template.json"
+        )
+
+
 def ensure_work_pool(prefect_api: str, pool: Pool) -> None:
     """Idempotent; the kubernetes pool gets the job template of deploy/prefect anew. Raises httpx.HTTPError."""
     body: dict[str, Any] = {"name": pool, "type": TYPES[pool], "description": "Runs Liftlock's flows."}
