@@ -18,6 +18,7 @@ from tests.fix_cluster import Cluster, add_application, remove_application
 from tests.fix_engine import Behaviour
 from tests.fix_platform import PlatformRepository
 from tests.fix_pods import NAME, Pods, running_gateway
+from tests.fix_waiting import await_that
 
 pytestmark = pytest.mark.slow  # each release is at least five commits that Argo CD syncs
 FOLDER = f"models/{MODEL}"
@@ -188,6 +189,38 @@ def test_a_node_that_goes_while_the_canary_is_watched_undoes_it_and_stable_serve
     cordon(scene, False)
     assert [each.outcome for each in ended] == ["undone"]
     assert "failed" in ended[0].reason
+    assert scene.deployments() == {f"{MODEL}-v1"}
+
+
+def released_over_a_restart(scene: Scene, seconds: float, away_seconds: float) -> Rollout:
+    """Version 2; the API server goes when the first commit is there, and comes back after `away_seconds`."""
+    ended: list[Rollout] = []
+    asked = replace(scene.asked, version="2", seconds=seconds)
+    thread = threading.Thread(target=lambda: ended.append(release(asked)))
+    thread.start()
+    await_that(lambda: len(scene.mine()) > len(FIRST), why=lambda: "no commit")
+    scene.cluster.api.kill()
+    time.sleep(away_seconds)
+    scene.cluster.api.start()
+    thread.join(180)
+    (rollout,) = ended
+    return rollout
+
+
+def test_an_api_server_that_restarts_in_a_step_leaves_the_history_of_one_that_did_not(scene: Scene) -> None:
+    assert release(scene.asked).outcome == "completed"
+    rollout = released_over_a_restart(scene, scene.asked.seconds, 2)
+    assert rollout.outcome == "completed", rollout.reason
+    assert scene.mine() == FIRST + subjects("1", "2")
+    assert scene.deployments() == {f"{MODEL}-v2"}
+
+
+def test_an_api_server_that_is_away_for_longer_than_a_step_undoes_it_and_is_named(scene: Scene) -> None:
+    """The step has 4 s, the undo 4 s more: it ends after the server is back."""
+    assert release(scene.asked).outcome == "completed"
+    rollout = released_over_a_restart(scene, 4, 6)
+    assert rollout.outcome == "undone" and "does not answer" in rollout.reason, rollout.reason
+    assert scene.mine()[2:] == [f"{MODEL}: place candidate v2 at 0 %, stable v1 at 100 %", f"{MODEL}: undo: remove v2"]
     assert scene.deployments() == {f"{MODEL}-v1"}
 
 
