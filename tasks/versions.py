@@ -75,7 +75,8 @@ def _facts(model: str, version: str) -> dict[str, dict[str, str]]:
         found = client.get_model_version(model, version)
         run = client.get_run(found.run_id).data
     except MlflowException as error:
-        raise NoSuchVersion(f"{model} version {version}: {error.message}; see `liftlock history {model}`") from None
+        said = "there is none in MLflow" if error.error_code == "RESOURCE_DOES_NOT_EXIST" else error.message
+        raise NoSuchVersion(f"{model} version {version}: {said}; see `liftlock history {model}`") from None
     tags = {key.removeprefix("liftlock."): value for key, value in found.tags.items() if key.startswith("liftlock.")}
     data = {key.removeprefix("liftlock."): value for key, value in run.tags.items() if key.endswith("_sha256")}
     digests = {key: tags[key] for key in tags if key.endswith("_sha256") or key in ("modelcar", "dataset_revision")}
