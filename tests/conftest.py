@@ -18,13 +18,16 @@ pytest_plugins = (
     "tests.fix_postgres",
     "tests.fix_prefect",
     "tests.fix_promotion",
+    "tests.fix_queued",
     "tests.fix_rag",
     "tests.fix_registry",
     "tests.fix_released",
     "tests.fix_rollout_scene",
     "tests.fix_stack",
     "tests.fix_surroundings",
+    "tests.fix_tiny_training",
     "tests.fix_tokens",
+    "tests.fix_training_pods",
 )
 
 settings.register_profile("liftlock", deadline=None)  # a busy machine is slow, not wrong

@@ -25,45 +25,19 @@ from tasks.checkpoints import (
 )
 from tasks.digests import adapter_sha256
 from tasks.lora import LoraRequest
-from tasks.settings import ROOT, get_settings
+from tasks.settings import ROOT
 from tasks.train_child import CHILD_ENVIRONMENT
+from tests.fix_tiny_training import LEARNED, STEPS, write_dialogs
 
 pytestmark = pytest.mark.slow
 Event = dict[str, Any]
-STEPS = 30  # three epochs of ten; checkpoints at every second step
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two layers with random weights, and a real tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = AutoTokenizer.from_pretrained(get_settings().models / "SmolLM2-135M-Instruct")
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        bos_token_id=1, eos_token_id=2, pad_token_id=2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def request(base: Path, folder: Path, **changes: Any) -> Path:
-    """Forty dialogs of different lengths."""
     folder.mkdir(exist_ok=True)
-    rows = [
-        {"prompt": [{"role": "user", "content": f"ticket {n} " + "please " * (n * 7 % 23)}],
-         "completion": [{"role": "assistant", "content": ("red", "green", "blue")[n % 3]}]}
-        for n in range(40)
-    ]  # fmt: skip
-    (folder / "dialogs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     made = LoraRequest(
-        base=str(base), base_name="tiny", dialogs=str(folder / "dialogs.jsonl"), out=str(folder / "adapter"), r=4, lora_alpha=8,
-        target_modules=("q_proj", "v_proj"), first_layer=0, learning_rate=0.01, num_train_epochs=3.0, per_device_train_batch_size=4,
-        warmup_steps=2, max_length=256, seed=3, key="tiny", checkpoint=str(folder / "checkpoint.safetensors"), checkpoint_seconds=0.0,
+        base=str(base), dialogs=str(write_dialogs(folder)), out=str(folder / "adapter"),
+        checkpoint=str(folder / "checkpoint.safetensors"), **LEARNED,
     )  # fmt: skip
     file = folder / "request.json"
     file.write_text(json.dumps({**asdict(made), **changes}))
@@ -99,17 +73,19 @@ def written(events: list[Event]) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[tuple[int, float]]]:
+def uninterrupted(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[tuple[int, float]]]:
     """(sha256 of the adapter, its curve) of a training that keeps no checkpoints at all."""
     folder = tmp_path_factory.mktemp("whole")
-    events = train(request(base, folder, checkpoint=""))
+    events = train(request(tiny_base, folder, checkpoint=""))
     assert written(events) == [] and len(curve(events)) == STEPS / 2
     return adapter_sha256(folder / "adapter"), curve(events)
 
 
 @pytest.mark.parametrize("kills", [(4, 16), (10, 20)], ids=["within an epoch", "between two epochs"])
-def test_killed_twice_it_ends_with_the_same_bytes(base, uninterrupted, tmp_path: Path, kills: tuple[int, int]) -> None:
-    file = request(base, tmp_path)
+def test_killed_twice_it_ends_with_the_same_bytes(
+    tiny_base, uninterrupted, tmp_path: Path, kills: tuple[int, int]
+) -> None:
+    file = request(tiny_base, tmp_path)
     train(file, kills[0])
     second = train(file, kills[1])
     assert written(second)[0] == kills[0] + 2  # it did go on, from there
@@ -119,17 +95,17 @@ def test_killed_twice_it_ends_with_the_same_bytes(base, uninterrupted, tmp_path:
     assert not list(tmp_path.glob("*checkpoint*"))  # it is gone when the adapter is there
 
 
-def test_a_checkpoint_of_another_request_is_told_and_not_used(base, uninterrupted, tmp_path: Path) -> None:
-    train(request(base, tmp_path, key="other", seed=4), 6)
-    events = train(request(base, tmp_path))
+def test_a_checkpoint_of_another_request_is_told_and_not_used(tiny_base, uninterrupted, tmp_path: Path) -> None:
+    train(request(tiny_base, tmp_path, key="other", seed=4), 6)
+    events = train(request(tiny_base, tmp_path))
     (told,) = [one for one in events if one["event"] == "anew"]
     assert "another request" in told["reason"] and written(events)[0] == 2
     assert adapter_sha256(tmp_path / "adapter") == uninterrupted[0]
 
 
-def test_a_disk_that_takes_nothing_does_not_end_the_training(base, uninterrupted, tmp_path: Path) -> None:
+def test_a_disk_that_takes_nothing_does_not_end_the_training(tiny_base, uninterrupted, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    events = train(request(base, tmp_path, checkpoint=str(tmp_path / "file" / "checkpoint.safetensors")))
+    events = train(request(tiny_base, tmp_path, checkpoint=str(tmp_path / "file" / "checkpoint.safetensors")))
     assert [one for one in events if one["event"] == "no_checkpoint"]
     assert adapter_sha256(tmp_path / "adapter") == uninterrupted[0]
 
