@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from serving.delivery.kube_api import KubeApi
 from tasks.base_model import folder_sha256
 from tasks.digests import adapter_sha256
-from tasks.lora import LoraRequest
+from tasks.lora import LoraRequest, TrainingRefused
 from tasks.train_child import code_digest, train_in_child
 from tasks.train_on_cluster import QueueTooSmall, Seat, Trained, train_on_cluster
 from tasks.training_job import job_name, render_job
@@ -139,3 +139,16 @@ def test_a_quota_that_is_too_small_is_told_before_submission(kubelet: Kubelet, t
                                      for one in (each.get("status") or {}).get("conditions") or ()])  # fmt: skip
     assert "insufficient quota for cpu" in conditions[0]["message"]
     assert waits(state(kubelet.cluster, made["metadata"]["name"]))
+
+
+def test_a_refusal_comes_back_in_words_and_the_next_command_makes_the_job_anew(
+    kubelet: Kubelet, trainings: Trainings, whole: str
+) -> None:
+    """And what is trained already is fetched, with no Job at all."""
+    with pytest.raises(TrainingRefused, match="other training code"):
+        trainings.train("moved", order=replace(trainings.order, code="other"))
+    trained = trainings.train("moved")
+    assert trainings.sha256("moved") == whole
+    clear(kubelet.cluster, trainings.job("moved"))
+    assert trainings.train("moved") == trained
+    assert len(kubelet.of(trainings.job("moved"))) == 2 and not kubelet.cluster.get(JOBS)["items"]
