@@ -17,6 +17,8 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from evals.nesting import too_deep
+
 PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 TEMPLATE_MARK = re.compile(r"\{\{|\}\}|\{%|%\}|\{#|#\}")
 
@@ -64,9 +66,11 @@ def messages(prompt: Prompt, item: Mapping[str, object]) -> tuple[Message, ...]:
 
 def parse_prompt(text: str, source: str) -> Prompt:
     """`source` names the file in the error."""
+    if too_deep(text):
+        raise PromptInvalid(f"{source} is nested too deeply; it needs exactly the keys system and user")
     try:
         found = YAML(typ="safe").load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that is none
         raise PromptInvalid(f"{source} is not YAML: {error}") from error
     if not isinstance(found, dict) or set(found) != {"system", "user"}:
         keys = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
@@ -82,3 +86,5 @@ def load_prompt(path: Path) -> Prompt:
         return parse_prompt(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise PromptInvalid(f"cannot read the prompt {path}: {error.strerror}; a suite needs a prompt.yaml") from error
+    except UnicodeDecodeError as error:
+        raise PromptInvalid(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None

@@ -177,7 +177,8 @@ def _resolve(config: Path, prompt: Prompt, base_url: str, model: str) -> dict[st
 def _test(test: Any, prompt: Prompt, where: str) -> dict[str, Any]:
     if not isinstance(test, dict) or not isinstance(test.get("vars"), dict):
         raise SuiteInvalid(f"{where} has no vars")
-    case_id = (test.get("metadata") or {}).get("id")
+    metadata = test.get("metadata")
+    case_id = metadata.get("id") if isinstance(metadata, dict) else None
     if not isinstance(case_id, str) or not case_id:
         raise SuiteInvalid(f"{where} has no metadata.id; results are paired by it")
     asked = json.dumps(messages(prompt, test["vars"]), ensure_ascii=False)

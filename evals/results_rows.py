@@ -33,7 +33,7 @@ def read_rows(path: Path) -> list[tuple[str, Row]]:
 def _document(text: str) -> dict[str, Any] | None:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     nested = found.get("results") if isinstance(found, dict) else None
     return found if isinstance(nested, dict) and isinstance(nested.get("results"), list) else None
@@ -42,7 +42,7 @@ def _document(text: str) -> dict[str, Any] | None:
 def _row(path: Path, number: int, line: str, last: bool) -> Row:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         cut = "; the file may be truncated" if last else ""
         raise ResultsInvalid(f"{path}:{number} is not JSON ({error}){cut}: write the results again") from error
     if not isinstance(found, dict):

@@ -15,6 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from evals.nesting import too_deep
 from evals.prompt import Prompt
 from evals.report import canonical
 
@@ -48,10 +49,13 @@ class Task:
 
 def load_yaml(path: Path) -> dict[str, Any]:
     try:
-        found = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if too_deep(text):
+            raise SuiteInvalid(f"{path} is nested too deeply; required: what a task or a list of cases needs")
+        found = YAML(typ="safe").load(text)
     except OSError as error:
         raise SuiteInvalid(f"cannot read {path}: {error.strerror}") from error
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date or number that is none
         raise SuiteInvalid(f"{path} is not YAML: {error}") from error
     if not isinstance(found, dict):
         raise SuiteInvalid(f"{path} holds {type(found).__name__}; it has to be a mapping")
@@ -64,6 +68,8 @@ def load_items(dataset: Path) -> tuple[Item, ...]:
         lines = dataset.read_text(encoding="utf-8").split("\n")  # splitlines would break inside a text
     except OSError as error:
         raise SuiteInvalid(f"cannot read the dataset {dataset}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SuiteInvalid(f"the dataset {dataset} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     items = tuple(_item(line, dataset, number) for number, line in enumerate(lines, 1) if line.strip())
     if not items:
         raise SuiteInvalid(f"the dataset {dataset} has no items; an evaluation needs at least one")
@@ -78,7 +84,7 @@ def load_items(dataset: Path) -> tuple[Item, ...]:
 def _item(line: str, dataset: Path, number: int) -> Item:
     try:
         item = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SuiteInvalid(f"{dataset}:{number} is not JSON ({error})") from error
     if not isinstance(item, dict) or not isinstance(item.get("id"), str) or not item["id"]:
         raise SuiteInvalid(f"{dataset}:{number} has no text id; every item needs one")
@@ -99,14 +105,20 @@ def resolve_task(task_yaml: Path, dataset: Path, prompt: Prompt) -> Task:
     if config.get("repeats", 1) != 1:
         raise SuiteInvalid(f"{task_yaml} has repeats {config['repeats']}; how often an item is asked is gate.repeats")
     metadata = config.get("metadata") or {}
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("slices", []), list):
+        raise SuiteInvalid(f"{task_yaml} has a metadata that is no mapping, or slices in it that are no list")
     own = {**config, "doc_to_text": prompt.user, "num_fewshot": 0}
     data_files = {str(config["test_split"]): str(dataset.resolve())}
+    try:
+        sha256 = hashlib.sha256(canonical({**own, "dataset_kwargs": None}).encode()).hexdigest()
+    except (ValueError, TypeError) as error:  # .inf, a date, half a surrogate pair
+        raise SuiteInvalid(f"{task_yaml} has a value that JSON cannot hold ({error}); write it in quotes") from None
     return Task(
         name=str(config["task"]),
         version=str(metadata.get("version", "unversioned")),
         slices=tuple(map(str, metadata.get("slices", ()))),
         config={**own, "dataset_path": "json", "dataset_kwargs": {"data_files": data_files}},
-        sha256=hashlib.sha256(canonical({**own, "dataset_kwargs": None}).encode()).hexdigest(),
+        sha256=sha256,
     )
 
 

@@ -6,14 +6,18 @@ Heavy imports stand inside the commands, so that `liftlock --help` answers at on
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import warnings
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.main import get_command
 
 from flows import cli_fit_slots as _cli_fit_slots  # noqa: F401 - adds `fit slots`
 from flows.cli_coherence import coherence
@@ -67,7 +71,7 @@ register_gateway(app)
 register_recall(app)
 register_render(app)
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-BAD_INPUT = 2
+BAD_INPUT_CODE = 2
 
 
 def _bring_up(wait_for_engine: bool = True) -> Any:
@@ -185,25 +189,58 @@ class BadInput(Exception):
     """Usage that typer cannot see."""
 
 
+def answer(arguments: Sequence[str]) -> int:
+    """The exit code of a command that ended by itself. Raises whatever it raises; `said` makes words of that."""
+    code = _command().main([*arguments], standalone_mode=False, prog_name="liftlock")
+    return code if isinstance(code, int) else 0  # what typer.Exit carried comes back as the value
+
+
+@lru_cache(maxsize=1)
+def _command() -> Any:
+    return get_command(app)
+
+
+def said(error: Exception, arguments: Sequence[str]) -> tuple[int, str]:
+    """Exit code and message of an error: one of a file that the arguments name is bad input, one of the machine is not."""
+    from tasks.exit_codes import BAD_INPUT, code_of
+
+    shown = error.format_message() if hasattr(error, "format_message") else str(error)
+    if isinstance(error, RecursionError):
+        return (
+            BAD_INPUT_CODE,
+            "the input is nested too deeply to be read; required: a file of at most some hundred levels",
+        )
+    if isinstance(error, OSError) and type(error).__name__ not in BAD_INPUT and names_wrong(error, arguments):
+        path = str(error.filename)
+        return BAD_INPUT_CODE, f"{path[:200]}{'…' * (len(path) > 200)}: {error.strerror}; give another path"
+    return code_of(error), shown
+
+
+def names_wrong(error: OSError, arguments: Sequence[str]) -> bool:
+    """Whether another name would mend it: one that no file can have, or one of the arguments' that cannot be used."""
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return True
+    usable = error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EINVAL)
+    return not usable and any(each and each in str(error.filename) for each in arguments)
+
+
 def main() -> None:
     """Bad input and refusals end in one message and an exit code, never in a traceback."""
-    from tasks.exit_codes import code_of
-
     warnings.filterwarnings(
         "ignore", message="XDG_RUNTIME_DIR is not set"
     )  # prefect's libraries, on a machine without a login session
+    arguments = sys.argv[1:]
     try:
-        code = app(standalone_mode=False, prog_name="liftlock")  # what typer.Exit carried comes back as the value
+        code = answer(arguments)
     except typer.Abort:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and a code
-        shown = error.format_message() if hasattr(error, "format_message") else str(error)
+        code, shown = said(error, arguments)
         if type(error).__name__ == "NoArgsIsHelpError":  # a bare group of commands has printed its help itself
             errors.print(shown, end="\n" if shown else "")
         else:
             errors.print(f"liftlock: {shown or type(error).__name__}")
-        sys.exit(code_of(error))
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

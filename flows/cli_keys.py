@@ -48,6 +48,8 @@ def keys_init(
     Example: liftlock keys init --prefix ~/keys/models --passphrase-env COSIGN_PASSWORD
     """
     prefix = prefix.expanduser()
+    if not prefix.name:
+        raise typer.BadParameter(f"--prefix {str(prefix)!r} names no file; give one such as keys/models")
     if address is not None:
         private, public, made = address, *_at_address(address, prefix, passphrase(passphrase_file, passphrase_env))
     else:

@@ -241,12 +241,14 @@ def scaffold(folder: Path) -> tuple[Path, ...]:
 
     The model is called after the folder. Raises FolderTaken, NameRefused.
     """
-    files = _files(_name(folder), folder)
     try:
+        files = _files(_name(folder), folder)
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
             observed = "a file" if folder.is_file() else "not empty"
             raise FolderTaken(f"{folder} is {observed}; give a new or empty folder")
         _write(folder, files)
+    except RuntimeError:  # of Path.resolve before Python 3.13
+        raise FolderTaken(f"{folder} is a loop of links; give another folder") from None
     except OSError as error:
         raise FolderTaken(f"{folder} cannot be made: {error.strerror}; give another folder") from None
     return tuple(folder / file for file in files)

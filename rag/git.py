@@ -46,7 +46,10 @@ def parse_address(text: str) -> Repository | None:
     if not _ADDRESS.match(text):
         return None
     url, _, ref = text.partition("#")
-    parts = urlsplit(url) if "://" in url else None
+    try:
+        parts = urlsplit(url) if "://" in url else None
+    except ValueError as error:
+        raise CorpusRepositoryError(f"{url[:100]} is no address ({error}); give https://HOST/PATH, say") from None
     if parts and parts.scheme not in PROTOCOLS:
         raise CorpusRepositoryError(
             f"{parts.scheme}:// is not taken; required is {', '.join(PROTOCOLS)} or user@host:path"

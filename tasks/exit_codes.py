@@ -4,7 +4,7 @@ from __future__ import annotations
 
 BAD_INPUT = {
     "ResultsInvalid", "SuiteTooSmall", "NoiseUnmeasured", "ChangeUnread", "ReportInvalid", "MarginBelowNoise",
-    "NoChampion", "RecordUnusable", "StateTooNew", "StateShared", "ExportInvalid", "ModelTaken",
+    "NoChampion", "RecordUnusable", "StateTooNew", "SettingsInvalid", "StateShared", "ExportInvalid", "ModelTaken",
     "UsageError", "BadParameter", "NoSuchOption", "MissingParameter", "BadInput", "SpecInvalid", "DatasetRefused", "BaseModelRefused",
     "TrainingRefused", "SuiteInvalid", "PromptInvalid", "CorpusError", "UnknownGpu", "FlagsRefused", "ConfigInvalid", "HeaderInvalid",
     "EngineBusy", "StackTaken", "ReleaseUnderWay", "FolderTaken", "NameRefused", "ModelRefused", "AdapterRefused", "StackDown", "FingerprintMismatch",

@@ -15,6 +15,8 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
+from evals.nesting import too_deep
+
 Where = tuple[str, ...]
 TAG = "tag:yaml.org,2002:"
 TEXT = {"str", "timestamp", "value", "merge"}  # what looks like one of the last three is text here
@@ -44,6 +46,8 @@ class Plain:
 
 def read_plain(text: str) -> Plain:
     """Raises YamlInvalid. An empty text has the value None."""
+    if too_deep(text):
+        raise YamlInvalid(1, "nested too deeply")
     try:
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,7 +120,16 @@ class Settings(BaseSettings):
         return self.toolchain / "models"
 
 
+class SettingsInvalid(Exception):
+    """A LIFTLOCK_ variable whose value cannot be used. The message names it; values are not shown, for some are secrets."""
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    settings = Settings()
+    """Raises SettingsInvalid."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        told = (f"LIFTLOCK_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+        raise SettingsInvalid(f"{'; '.join(told)}. Set it anew or unset it") from None
     return settings.model_copy(update={"state": settings.state.absolute(), "toolchain": settings.toolchain.absolute()})
