@@ -6,8 +6,14 @@ those of a training that nothing interrupted.
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +25,20 @@ from serving.delivery.kube_api import KubeApi
 from tasks.base_model import folder_sha256
 from tasks.digests import adapter_sha256
 from tasks.lora import LoraRequest, TrainingRefused
+from tasks.settings import ROOT
 from tasks.train_child import code_digest, train_in_child
 from tasks.train_on_cluster import QueueTooSmall, Seat, Trained, train_on_cluster
 from tasks.training_job import job_name, render_job
 from tasks.training_order import Order, file_sha256
+from tests.fix_cluster import Cluster
+from tests.fix_deploy import Document
 from tests.fix_queued import JOBS, until
+from tests.fix_stack import SUITE
 from tests.fix_tiny_training import LEARNED, STEPS, write_dialogs
 from tests.fix_training_pods import Kubelet
 from tests.fix_waiting import await_that
 from tests.test_deploy_kueue import clear, done, runs, state, submit, waits
-from tests.test_tasks_training_job import PLACE, POD
+from tests.test_tasks_training_job import IMAGE, PLACE, POD
 
 pytestmark = pytest.mark.slow
 
@@ -152,3 +162,84 @@ def test_a_refusal_comes_back_in_words_and_the_next_command_makes_the_job_anew(
     clear(kubelet.cluster, trainings.job("moved"))
     assert trainings.train("moved") == trained
     assert len(kubelet.of(trainings.job("moved"))) == 2 and not kubelet.cluster.get(JOBS)["items"]
+
+
+# --- the train stage, killed
+
+
+class Stage:
+    """tests/training_process.py on a spec with the sample's data and the tiny model."""
+
+    def __init__(self, folder: Path, base: Path, where: str, **environment: str) -> None:
+        folder.mkdir()
+        self.spec = folder / "release.yaml"
+        self.spec.write_text(f"""
+name: killed
+base_model: {base}
+dataset: {{train: {SUITE}/data/train.jsonl, test: {SUITE}/data/test.jsonl, answer: team}}
+training: {{r: 4, learning_rate: 0.003, num_train_epochs: 0.1, where: {where}}}
+gate: {{task: {SUITE}/ticket_router.yaml, prompt: {SUITE}/prompt.yaml, margin: 0.5}}
+""")
+        self.environment = {
+            **os.environ, "PYTHONPATH": str(ROOT), "LIFTLOCK_STATE": str(folder / "state"), "LIFTLOCK_TRAINING_IMAGE": IMAGE,
+            "COLUMNS": "160", **environment,
+        }  # fmt: skip
+
+    def start(self) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", "tests.training_process", str(self.spec)]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(argv, env=self.environment, cwd=ROOT, text=True, **pipes)
+
+    def run(self) -> tuple[dict[str, Any], str]:
+        process = self.start()
+        output, said = process.communicate()
+        assert process.returncode == 0, said
+        return json.loads(output.splitlines()[-1]), said
+
+
+@contextmanager
+def served_model(cluster: Cluster) -> Iterator[None]:
+    """A pod that holds the one L4, outside of Kueue."""
+    cluster.api.apply("/api/v1/namespaces/serving", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "serving"}})  # fmt: skip
+    sizes = {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
+    pod: Document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "engine"}, "spec": {
+        "containers": [{"name": "vllm", "image": "x", "resources": sizes}], "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+    }}  # fmt: skip
+    pods = "/api/v1/namespaces/serving/pods"
+    await_that(
+        lambda: cluster.api.client.post(pods, json=pod).status_code == 201
+    )  # the namespace's account comes first
+    until(lambda: cluster.get(f"{pods}/engine")["status"], "Running")
+    try:
+        yield
+    finally:
+        cluster.api.client.request("DELETE", f"{pods}/engine", json={"gracePeriodSeconds": 0})
+
+
+def test_a_killed_command_attaches_to_its_job_which_waited_for_a_served_model(
+    kubelet: Kubelet, mlflow_server: str, tiny_base: Path, tmp_path: Path
+) -> None:
+    where = {"LIFTLOCK_MLFLOW_URI": mlflow_server, "MLFLOW_TRACKING_URI": mlflow_server}
+    stage = Stage(tmp_path / "there", tiny_base, "kubernetes", KUBECONFIG=str(kubelet.kubeconfig), **where)
+    with served_model(kubelet.cluster):
+        process = stage.start()
+        assert process.stderr is not None
+        held = next((line for line in process.stderr if "nvidia.com/gpu is held by serving/engine on l4-0" in line), "")
+        assert "waits for a node" in held
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        (before,) = kubelet.cluster.get(JOBS)["items"]
+    trained, said = stage.run()
+    assert f"attached to Job {before['metadata']['name']}" in said
+    (after,) = kubelet.cluster.get(JOBS)["items"]
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert len(kubelet.of(before["metadata"]["name"])) == 1
+    client = MlflowClient(mlflow_server)
+    (run,) = client.search_runs([client.get_experiment_by_name("killed").experiment_id])
+    assert (run.info.run_id, run.info.status) == (trained["run"], "FINISHED")
+    assert run.data.params["where"] == "kubernetes" and run.data.tags["liftlock.adapter_sha256"] == trained["sha256"]
+    files = {one.path for one in client.list_artifacts(run.info.run_id, "adapter")}
+    assert files == {"adapter/README.md", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+    clear(kubelet.cluster, before["metadata"]["name"])
+    here, _ = Stage(tmp_path / "here", tiny_base, "local", **where).run()
+    assert (here["sha256"], here["steps"]) == (trained["sha256"], trained["steps"])
