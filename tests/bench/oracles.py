@@ -1,6 +1,6 @@
-"""Installs what the tests of modelcars hold Liftlock against, into .toolchain: `python -m tests.bench.oracles`.
+"""Installs the programs of others that tests need, into .toolchain: `python -m tests.bench.oracles`.
 
-model-signing, cosign and oras; olot, oras-py and KServe's own fetcher; and the pinned busybox. What cannot be had on this
+model-signing, cosign and oras; olot, oras-py and KServe's own fetcher; the pinned busybox; and LiteLLM's proxy. What cannot be had on this
 machine is told on standard error, and the tests that want it are skipped.
 """
 
@@ -9,7 +9,7 @@ import sys
 
 from serving.modelcar.debian import PackageMissing, fetch_program
 from serving.modelcar.shell import ShellMissing, fetch_shell, shell_layer
-from tests.bench import modelcar_rivals, peers_signing
+from tests.bench import litellm_proxy, modelcar_rivals, peers_signing
 
 TOOLCHAIN = modelcar_rivals.ROOT / ".toolchain"
 REGISTRY = TOOLCHAIN / "registry" / "docker-registry"  # for the bench; tests take the system's
@@ -21,6 +21,7 @@ def main() -> int:
     for what, install in (
         ("model-signing", lambda: peers_signing.install(TOOLCHAIN / "peers-signing")),
         ("oras-py and kserve-storage", modelcar_rivals.install),
+        ("LiteLLM's proxy", lambda: litellm_proxy.install(TOOLCHAIN / "litellm")),
     ):
         try:
             install()
