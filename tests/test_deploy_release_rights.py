@@ -30,15 +30,20 @@ class Place:
         self.objects, self.space = Objects(cluster.api), cluster.api.namespace({})
         self.objects.put(thing("v1", "Namespace", "mlops"))
         self.account = [
-            one
+            self.moved(one)
             for one in rendered(DEPLOY / "mlops")
             if one["kind"] in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
         ]
-        self.role = [one for one in rendered(DEPLOY / "serving") if one["kind"] in ("Role", "RoleBinding")]
-        for one in self.account:
+        roles = [
+            one
+            for name in ("serving", "argocd")
+            for one in rendered(DEPLOY / name)
+            if one["kind"] in ("Role", "RoleBinding")
+        ]
+        self.roles = [self.moved(one) for one in roles]
+        for one in (thing("v1", "Namespace", "argocd"), *self.account):
             self.objects.put(one)
-        for one in self.role:
-            self.objects.put(self.moved(one))
+        self.allow()
         request = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
@@ -51,19 +56,33 @@ class Place:
         self.kubeconfig.write_text(json.dumps(config))
 
     def moved(self, document: Document) -> Document:
+        """What is for the namespace of the models."""
         made = copy.deepcopy(document)
-        made["metadata"]["namespace"] = self.space
+        if made["metadata"].get("namespace") == "serving":
+            made["metadata"]["namespace"] = self.space
+        for rule in made.get("rules", ()):
+            if "serving" in rule.get("resourceNames", ()):
+                rule["resourceNames"] = [self.space if name == "serving" else name for name in rule["resourceNames"]]
         return made
+
+    def allow(self) -> None:
+        """All that deploy/ allows."""
+        for one in self.roles:
+            self.objects.put(one)
 
     def without(self, verb: str, resource: str) -> None:
         """One verb less on one resource."""
-        role = self.moved(next(one for one in self.role if one["kind"] == "Role"))
-        rules = []
-        for rule in role["rules"]:
-            others = {**rule, "resources": [one for one in rule["resources"] if one != resource]}
-            less = {**rule, "resources": [resource], "verbs": [one for one in rule["verbs"] if one != verb]}
-            rules += [one for one in (others, *([less] if resource in rule["resources"] else [])) if one["resources"]]
-        self.objects.put({**role, "rules": rules})
+        for role in (one for one in self.roles if one["kind"] == "Role"):
+            rules = []
+            for rule in role["rules"]:
+                others = {**rule, "resources": [one for one in rule["resources"] if one != resource]}
+                less = {**rule, "resources": [resource], "verbs": [one for one in rule["verbs"] if one != verb]}
+                rules += [
+                    one
+                    for one in (others, *([less] if resource in rule["resources"] else []))
+                    if one["resources"] and one["verbs"]
+                ]
+            self.objects.put({**role, "rules": rules})
 
 
 @pytest.fixture

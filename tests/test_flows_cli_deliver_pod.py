@@ -1,0 +1,64 @@
+"""`liftlock deliver` and `rollback` as a flow's pod runs them: the environment and the rights of deploy/, and no local stack.
+
+Real parts: API server, scheduler, Argo CD, Git server, MLflow, Postgres and registry; the engines answer at once, and Prefect is down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from mlflow import MlflowClient
+
+from tests.fix_cluster import Cluster
+from tests.fix_platform import PlatformRepository
+from tests.fix_pod import Parts, Pod, running_pod
+
+pytestmark = pytest.mark.slow  # each command imports MLflow's client, and each delivery is a canary
+NEEDS = {"kubernetes": ("patch", "httproutes")}
+
+
+@pytest.fixture
+def parts(
+    postgres_dsn: str, mlflow_server: str, registry: str, argocd: Cluster, platform_repository: PlatformRepository
+) -> Iterator[Parts]:
+    with psycopg.connect(postgres_dsn, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE liftlock")  # the name in deploy/
+        yield Parts(postgres_dsn.rpartition("/")[0], mlflow_server, registry, argocd, platform_repository)
+        admin.execute("DROP DATABASE liftlock WITH (FORCE)")
+
+
+@pytest.fixture(params=sorted(NEEDS))
+def pod(request: pytest.FixtureRequest, parts: Parts, tmp_path: Path) -> Iterator[Pod]:
+    yield from running_pod(parts, request.param, tmp_path / "pod")
+
+
+def champion(pod: Pod) -> str:
+    client = MlflowClient(pod.environment["LIFTLOCK_MLFLOW_URI"])
+    return str(client.get_model_version_by_alias(pod.model, "champion").version)
+
+
+def served(pod: Pod) -> list[str]:
+    space = pod.place.space
+    found = pod.pods.api.client.get(f"/apis/inference.networking.k8s.io/v1/namespaces/{space}/inferencepools").json()
+    return [one["metadata"]["name"] for one in found["items"]]
+
+
+def test_deliver_and_rollback_run_under_the_rights_of_deploy_and_one_verb_less_stops_it(pod: Pod) -> None:
+    target = pod.model.removeprefix("tickets-")
+    first = pod.run("deliver", "release.yaml", "--version", "1")
+    assert (first.returncode, champion(pod), served(pod)) == (0, "1", [f"{pod.model}-v1"]), first.stderr
+    second = pod.run("deliver", "release.yaml")
+    assert (second.returncode, champion(pod), served(pod)) == (0, "2", [f"{pod.model}-v2"]), second.stderr
+    assert "canary at 50 %" in second.stderr and "canary at 100 %" in second.stderr
+
+    verb, resource = NEEDS[target]
+    pod.place.without(verb, resource)
+    refused = pod.run("rollback", pod.model)
+    assert refused.returncode != 0 and f'cannot {verb} resource "{resource}"' in refused.stderr, refused.stderr
+    assert champion(pod) == "2" and "Traceback" not in refused.stderr
+    pod.place.allow()
+    back = pod.run("rollback", pod.model)
+    assert (back.returncode, champion(pod), served(pod)) == (0, "1", [f"{pod.model}-v1"]), back.stderr
