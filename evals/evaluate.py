@@ -27,32 +27,38 @@ Judge = Callable[[EvalReport, EvalReport], GateDecision]  # (candidate, baseline
 
 
 @dataclass(frozen=True)
-class Where:
-    """`base_url` ends in /v1; `tokenizer` is the checkpoint folder whose chat template is served; `promptfoo` the program."""
+class Tools:
+    """`promptfoo` is the program; `workdir` a folder for what the tools write."""
 
-    base_url: str
-    tokenizer: Path
     promptfoo: Path
     workdir: Path
 
 
 @dataclass(frozen=True)
 class Side:
-    """One model and the suite that it is asked. `model_sha256` is of the adapter's or checkpoint's bytes.
+    """One model, where it is served, and the suite that it is asked. `model_sha256` is of the adapter's or checkpoint's bytes.
 
-    `answers` is a file for its answers in this suite and setting; None keeps nothing.
+    `base_url` ends in /v1; `tokenizer` is the checkpoint folder whose chat template is served there. `answers` is a file for
+    its answers in this suite and setting; None keeps nothing.
     """
 
     suite: Suite
     model: str
     model_sha256: str
+    base_url: str
+    tokenizer: Path
     answers: Path | None = None
 
+    @property
+    def asked_alike(self) -> tuple[Suite, str, Path]:
+        """One lm-eval process can ask all sides for which this is equal."""
+        return self.suite, self.base_url, self.tokenizer
 
-def evaluate(side: Side, dataset: Path, where: Where, setting: Setting, progress: StageProgress) -> EvalReport:
+
+def evaluate(side: Side, dataset: Path, tools: Tools, setting: Setting, progress: StageProgress) -> EvalReport:
     """Every item of `dataset` and every case of the suite. Raises what LmEval and run_promptfoo raise."""
-    with _lm_eval(side.suite, dataset, where, setting, "lm_eval") as lm_eval:
-        asking = _Asking(side, lm_eval, where)
+    with _lm_eval(side, dataset, tools, setting, "lm_eval") as lm_eval:
+        asking = _Asking(side, lm_eval, tools)
         asking.ask([item["id"] for item in lm_eval.items[: setting.limit]], lambda *told: progress("lm-eval", *told))
     ids = [case.id for case in placed_cases(side.suite)]
     asking.ask_cases(ids, "promptfoo", lambda done: progress("promptfoo", done, len(ids)))
@@ -63,7 +69,7 @@ def evaluate_in_blocks(
     candidate: Side,
     baseline: Side,
     dataset: Path,
-    where: Where,
+    tools: Tools,
     setting: Setting,
     plan: BlockPlan,
     judge: Judge,
@@ -77,11 +83,12 @@ def evaluate_in_blocks(
     """
     setting = replace(setting, block=len(plan.blocks[0]), seed=plan.seed)
     with ExitStack() as open_:
-        suites = {
-            suite: open_.enter_context(_lm_eval(suite, dataset, where, setting, f"lm_eval_{place}"))
-            for place, suite in enumerate(dict.fromkeys((candidate.suite, baseline.suite)))
+        both = {side.asked_alike: side for side in (candidate, baseline)}
+        processes = {
+            alike: open_.enter_context(_lm_eval(side, dataset, tools, setting, f"lm_eval_{place}"))
+            for place, (alike, side) in enumerate(both.items())
         }
-        sides = [_Asking(side, suites[side.suite], where) for side in (candidate, baseline)]
+        sides = [_Asking(side, processes[side.asked_alike], tools) for side in (candidate, baseline)]
         verdict = _ask_blocks(sides, plan, judge, progress)
     if verdict != "rejected":
         _ask_case_blocks(sides, plan, policy, progress)
@@ -89,7 +96,7 @@ def evaluate_in_blocks(
 
 
 def ask_twice(
-    side: Side, dataset: Path, where: Where, setting: Setting, plan: BlockPlan, progress: StageProgress
+    side: Side, dataset: Path, tools: Tools, setting: Setting, plan: BlockPlan, progress: StageProgress
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Scores by item id of two runs of one model: at once, and in the plan's blocks, so that the batches are other ones. Where
     the task samples, the second run draws with another seed.
@@ -98,8 +105,8 @@ def ask_twice(
     """
     side, runs = replace(side, answers=None), []
     for number, blocks in enumerate(([[item for block in plan.blocks for item in block]], plan.blocks)):
-        with _lm_eval(side.suite, dataset, where, setting, f"lm_eval_{number}") as lm_eval:
-            asking, done = _Asking(side, lm_eval, where), number * plan.items
+        with _lm_eval(side, dataset, tools, setting, f"lm_eval_{number}") as lm_eval:
+            asking, done = _Asking(side, lm_eval, tools), number * plan.items
             for block in blocks:
                 asking.ask_once(block, partial(_tell, progress, done, 2 * plan.items), repeat=number)
                 done += len(block)
@@ -139,14 +146,14 @@ def _tell(progress: StageProgress, before: int, total: int, done: int, _: int) -
     progress("lm-eval", before + done, total)
 
 
-def _lm_eval(suite: Suite, dataset: Path, where: Where, setting: Setting, folder: str) -> LmEval:
+def _lm_eval(side: Side, dataset: Path, tools: Tools, setting: Setting, folder: str) -> LmEval:
     return LmEval(
-        suite.task_yaml,
+        side.suite.task_yaml,
         dataset,
-        prompt=suite.prompt,
-        base_url=where.base_url,
-        tokenizer=where.tokenizer,
-        workdir=where.workdir / folder,
+        prompt=side.suite.prompt,
+        base_url=side.base_url,
+        tokenizer=side.tokenizer,
+        workdir=tools.workdir / folder,
         setting=setting,
     )
 
@@ -157,14 +164,15 @@ class _Asking:
 
     side: Side
     lm_eval: LmEval
-    where: Where
+    tools: Tools
     runs: list[LmEvalRun] = field(default_factory=list)
     cases: Cases = field(init=False)
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        kept, where = self.side.answers and self.side.answers.with_suffix(".cases.json"), self.where
-        self.cases = Cases(self.side.suite, self.side.model, where.promptfoo, where.base_url, kept)
+        side = self.side
+        kept = side.answers and side.answers.with_suffix(".cases.json")
+        self.cases = Cases(side.suite, side.model, self.tools.promptfoo, side.base_url, kept)
 
     def ask(self, ids: Sequence[str], progress: Callable[[int, int], None]) -> None:
         """As often as the setting says; what is told counts the repeats."""
@@ -186,7 +194,7 @@ class _Asking:
         if not ids:
             return
         began = time.monotonic()
-        self.cases.ask(ids, self.where.workdir / folder, progress)
+        self.cases.ask(ids, self.tools.workdir / folder, progress)
         self.seconds += time.monotonic() - began
 
     def report(self) -> EvalReport:

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from evals.endpoint import Served, probe
-from evals.evaluate import Judge, Side, Where, evaluate, evaluate_in_blocks
+from evals.evaluate import Judge, Side, Tools, evaluate, evaluate_in_blocks
 from evals.gate_blocks import BlockPlan
 from evals.gate_policy import GatePolicy
 from evals.lm_eval_runner import Setting
@@ -87,7 +87,7 @@ def ask(question: Question, where: Endpoint, what: str) -> tuple[EvalReport, boo
         report = evaluate(
             side,
             question.dataset,
-            _where(question, where, key),
+            _tools(where, key),
             _setting(question),
             lambda tool, done, total: progress.update(done, total, tool),
         )
@@ -111,7 +111,7 @@ def ask_in_blocks(
             candidate,
             baseline,
             ours.dataset,
-            _where(ours, where, key),
+            _tools(where, key),
             _setting(ours),
             plan,
             judge,
@@ -129,12 +129,11 @@ def _side(question: Question, where: Endpoint, blocks: tuple[int, ...] = ()) -> 
     key = _key(question, probe(where.base_url, model), tokenizer, blocks)
     suite = Suite(question.suite, question.task, question.cases, question.prompt)
     answers = where.state / "answers" / f"{key}.jsonl" if question.model_sha256 else None
-    return Side(suite, model, question.model_sha256 or UNPINNED, answers), key
+    return Side(suite, model, question.model_sha256 or UNPINNED, where.base_url, tokenizer, answers), key
 
 
-def _where(question: Question, where: Endpoint, key: str) -> Where:
-    tokenizer = resolve_base(question.base_model, where.settings)
-    return Where(where.base_url, tokenizer, promptfoo_of(where.settings), where.state / "gate" / key[:16])
+def _tools(where: Endpoint, key: str) -> Tools:
+    return Tools(promptfoo_of(where.settings), where.state / "gate" / key[:16])
 
 
 def _setting(question: Question) -> Setting:

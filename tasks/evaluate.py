@@ -10,7 +10,7 @@ from typing import Any
 
 import mlflow
 
-from evals.evaluate import Side, Where, evaluate_in_blocks
+from evals.evaluate import Side, Tools, evaluate_in_blocks
 from evals.evaluate import evaluate as ask_all
 from evals.gate import decide, plan_of_suite
 from evals.gate_blocks import BlockPlan
@@ -33,7 +33,7 @@ from tasks.run import current_run
 from tasks.settings import get_settings
 from tasks.setup import VLLM_VERSION
 from tasks.spec import Release
-from tasks.stack.engine import Engine, EngineBusy, engine_dtype
+from tasks.stack.engine import Engine, engine_dtype
 from tasks.stage import digest_of, stage
 from tasks.train import ADAPTER_FILES
 from tasks.whole_file import write_whole
@@ -137,7 +137,7 @@ class _Asking:
             report = ask_all(
                 self._side(model),
                 self.dataset.split("test").path,
-                self._where(side, self._url(model)),
+                self._tools(side),
                 self._setting(),
                 lambda tool, done, total: progress.update(done, total, tool),
             )
@@ -146,19 +146,14 @@ class _Asking:
         return report
 
     def in_blocks(self, candidate: Baseline, baseline: Baseline, policy: GatePolicy, plan: BlockPlan) -> EvalPair:
-        """Both sides, block by block, until the items decide. Raises EngineBusy where they are on two engines."""
-        if self._url(baseline) != self.place.url:
-            raise EngineBusy(
-                f"gate.block asks both sides of one engine, and version {baseline.version} and the candidate have two, because "
-                "the release needs another engine; leave out gate.block, or compare with `baseline: base`"
-            )
+        """Both sides, block by block, until the items decide."""
         items_alone = replace(policy, min_case_pass_rate=0.0)
         with Progress(current_run().console, "evaluate") as progress:
             ours, theirs = evaluate_in_blocks(
                 self._side(candidate),
                 self._side(baseline),
                 self.dataset.split("test").path,
-                self._where("blocks", self.place.url),
+                self._tools("blocks"),
                 self._setting(),
                 plan,
                 lambda new, old: decide(new, old, items_alone, baseline_version=baseline.version, plan=plan),
@@ -169,21 +164,14 @@ class _Asking:
 
     def _side(self, model: Baseline) -> Side:
         settings = get_settings()
-        load_adapter(self._url(model), model.engine_model)
+        place = current_place(settings, self.spec.name) if model.version else self.place
+        load_adapter(place.url, model.engine_model)
         kept = settings.state / "answers" / f"{self._key(model)}.jsonl"
-        return Side(suite_of(self.spec), model.engine_model, model.sha256, kept)
+        tokenizer = self.adapter.base if place.url == self.place.url else place.base
+        return Side(suite_of(self.spec), model.engine_model, model.sha256, f"{place.url}/v1", tokenizer, kept)
 
-    def _url(self, model: Baseline) -> str:
-        return current_place(get_settings(), self.spec.name).url if model.version else self.place.url
-
-    def _where(self, folder: str, url: str) -> Where:
-        settings = get_settings()
-        return Where(
-            base_url=f"{url}/v1",
-            tokenizer=self.adapter.base,
-            promptfoo=promptfoo_of(settings),
-            workdir=current_run().folder / "evaluate" / folder,
-        )
+    def _tools(self, folder: str) -> Tools:
+        return Tools(promptfoo_of(get_settings()), current_run().folder / "evaluate" / folder)
 
     def _setting(self) -> Setting:
         gate = self.spec.gate

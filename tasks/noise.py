@@ -13,7 +13,7 @@ from pathlib import Path
 import mlflow
 
 from evals.endpoint import ModelNotServed, probe
-from evals.evaluate import Side, Where, ask_twice
+from evals.evaluate import Side, Tools, ask_twice
 from evals.gate import plan_of_suite
 from evals.gate_policy import GatePolicy
 from evals.lm_eval_runner import Setting
@@ -52,9 +52,9 @@ def measure_noise(spec: Release, where: Endpoint) -> NoiseFloor:
     plan = plan_of_suite(load_items(test), resolve_task(suite.task_yaml, test, suite.prompt).slices, again)
     with Progress(where.console, "noise") as progress:
         first, second = ask_twice(
-            Side(suite, model, UNPINNED),
+            Side(suite, model, UNPINNED, where.base_url, base),
             test,
-            Where(where.base_url, base, promptfoo_of(where.settings), where.state / "noise" / "work"),
+            Tools(promptfoo_of(where.settings), where.state / "noise" / "work"),
             Setting(metric=spec.gate.metric, num_concurrent=CONCURRENCY),
             plan,
             lambda tool, done, total: progress.update(done, total, tool),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evals.cases import placed_cases
-from evals.evaluate import Side, Where, evaluate, evaluate_in_blocks
+from evals.evaluate import Side, Tools, evaluate, evaluate_in_blocks
 from evals.gate import GateDecision, GatePolicy, decide, plan_of_suite
 from evals.lm_eval_runner import LmEvalFailed, Setting
 from evals.report import EvalReport, from_json, to_json
@@ -35,9 +35,9 @@ def test_one_report_holds_items_and_cases_and_can_be_judged(tmp_path: Path) -> N
 
     with serving(ScriptedEndpoint(complete=lambda model, ids: "billing", chat=chat)) as endpoint:
         report = evaluate(
-            Side(suite, "candidate", "ab" * 32),
+            Side(suite, "candidate", "ab" * 32, endpoint.base_url, MODEL),
             DEV,
-            Where(endpoint.base_url, MODEL, PROMPTFOO, tmp_path),
+            Tools(PROMPTFOO, tmp_path),
             Setting(limit=24),
             lambda stage, done, total: told.append((stage, done, total)),
         )
@@ -75,11 +75,12 @@ class Asked:
 
     def run(self, suite: Any = None) -> tuple[EvalReport, EvalReport, GateDecision]:
         suite = suite or replace(ticket_router(), promptfoo_yaml=None)
-        sides = [Side(suite, name, name * 4, self.folder / f"{name}.jsonl") for name in ("candidate", "base")]
+        at = (self.endpoint.base_url, MODEL)
+        sides = [Side(suite, name, name * 4, *at, self.folder / f"{name}.jsonl") for name in ("candidate", "base")]
         new, old = evaluate_in_blocks(
             *sides,
             DEV,
-            Where(self.endpoint.base_url, MODEL, PROMPTFOO, self.folder),
+            Tools(PROMPTFOO, self.folder),
             Setting(),
             self.plan,
             self.judge,
@@ -175,16 +176,16 @@ def test_where_answers_are_drawn_each_item_is_asked_again_with_another_seed(tmp_
         said = str(complete(model, ids))
         return said if seen[str(ids)] == 1 and said != "sales" else "nobody"
 
-    side = Side(sampling(tmp_path), "candidate", "ab" * 32, tmp_path / "kept.jsonl")
     with serving(ScriptedEndpoint(complete=draw)) as endpoint:
-        where = Where(endpoint.base_url, MODEL, PROMPTFOO, tmp_path)
+        side = Side(sampling(tmp_path), "candidate", "ab" * 32, endpoint.base_url, MODEL, tmp_path / "kept.jsonl")
+        tools = Tools(PROMPTFOO, tmp_path)
         told: list[tuple[str, int, int]] = []
         report = evaluate(
-            side, DEV, where, Setting(limit=24, repeats=2, cluster="length"), lambda *one: told.append(one)
+            side, DEV, tools, Setting(limit=24, repeats=2, cluster="length"), lambda *one: told.append(one)
         )
         bodies = [body for path, body in endpoint.asked if body.get("temperature") == 0.7]
         endpoint.asked.clear()
-        again = evaluate(side, DEV, where, Setting(limit=24, repeats=2, cluster="length"), lambda *_: None)
+        again = evaluate(side, DEV, tools, Setting(limit=24, repeats=2, cluster="length"), lambda *_: None)
         assert items_asked(endpoint).total() == 0
     assert Counter(body["seed"] for body in bodies) == {1234: 24, 1235: 24}
     assert told[-1] == ("lm-eval", 48, 48)
@@ -205,7 +206,7 @@ def test_repeats_of_a_greedy_task_are_refused_before_anything_is_asked(tmp_path:
         pytest.raises(SuiteInvalid, match=r"answers greedily and gate\.repeats is 2"),
     ):
         evaluate(
-            Side(ticket_router(), "candidate", "ab" * 32), DEV, Where(endpoint.base_url, MODEL, PROMPTFOO, tmp_path),
+            Side(ticket_router(), "candidate", "ab" * 32, endpoint.base_url, MODEL), DEV, Tools(PROMPTFOO, tmp_path),
             Setting(repeats=2), lambda *_: None,
         )  # fmt: skip
     assert endpoint.asked == []

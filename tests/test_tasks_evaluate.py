@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,10 +18,15 @@ from tasks.judge import judge_pair
 from tasks.run import start_run
 from tasks.settings import Settings, get_settings
 from tasks.spec import Release, load_release
+from tasks.stack.engine import Engine, write_engine
 from tasks.train import ADAPTER_FILES
 from tests.fix_change import ITEMS, MODEL, SPEC, Answering, completions, endpoint, make_repo
 from tests.fix_endpoint import ScriptedEndpoint, serving
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+NOBODY = "http://127.0.0.1:1"
 CANDIDATE, BASE = f"eval-tickets-{'a' * 12}", "smollm2-135m-instruct"
 BLOCKS = SPEC.replace("min_items: 40", "min_items: 40, baseline: base, block: 16")
 
@@ -37,10 +45,15 @@ def served() -> Iterator[ScriptedEndpoint]:
 
 @pytest.fixture
 def settings(tmp_path: Path, served: ScriptedEndpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    nobody = "http://127.0.0.1:1"
+    with of_state(tmp_path / "state", monkeypatch, VLLM_URL=served.base_url.removesuffix("/v1")) as found:
+        yield found
+
+
+@contextmanager
+def of_state(state: Path, monkeypatch: pytest.MonkeyPatch, **more: str) -> Iterator[Settings]:
     given = {
-        "STATE": str(tmp_path / "state"), "VLLM_URL": served.base_url.removesuffix("/v1"), "MLFLOW_URI": nobody, "GATEWAY_URL": nobody,
-        "PREFECT_API_URL": nobody, "GATEWAY_ADMIN_URL": nobody, "POSTGRES_DSN": "postgresql://nobody@127.0.0.1:1",
+        "STATE": str(state), "MLFLOW_URI": NOBODY, "GATEWAY_URL": NOBODY, "PREFECT_API_URL": NOBODY, "GATEWAY_ADMIN_URL": NOBODY,
+        "POSTGRES_DSN": "postgresql://nobody@127.0.0.1:1", **more,
     }  # fmt: skip
     for name, value in given.items():
         monkeypatch.setenv(f"LIFTLOCK_{name}", value)
@@ -86,3 +99,34 @@ def test_a_bad_adapter_is_rejected_after_a_block_or_two_and_asked_again_from_wha
     assert again.golden == pair.golden and len(pair.golden) == GOLDEN
     assert completions(served) == 2 * decision.items_used
     assert not list(settings.adapters.iterdir())
+
+
+def test_in_blocks_each_side_is_asked_at_its_own_engine(
+    spec: Release, registered: str, mlflow_client: MlflowClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Strategy pool: the champion is right and at the first engine, the candidate never is and has an engine of its own."""
+    tags = {"engine_model": "champion", "adapter_sha256": "c" * 64}
+    for name, value in tags.items():
+        mlflow_client.set_model_version_tag(registered, "1", f"liftlock.{name}", value)
+    mlflow_client.set_registered_model_alias(registered, "champion", "1")
+    name = f"eval-{registered}-{'a' * 12}"
+    first, second = endpoint(), endpoint(lambda model, ids: "nobody")
+    first.models, second.models = ("champion",), (name,)
+    with serving(first), serving(second), of_state(tmp_path / "state", monkeypatch) as settings:
+        ports = {
+            part: int(one.base_url.split(":")[2].removesuffix("/v1"))
+            for part, one in (("vllm", first), (f"vllm-{registered}-1", second))
+        }
+        (settings.state / "ports.json").write_text(json.dumps(ports))
+        write_engine(settings.state, Engine(str(MODEL)))
+        wide = spec.serving.model_copy(update={"max_model_len": 8192})
+        gate = spec.gate.model_copy(update={"baseline": "champion"})
+        asked = spec.model_copy(update={"name": registered, "serving": wide, "gate": gate})
+        adapter, dataset = made_of(asked, tmp_path / "adapter")
+        start_run(settings.state, Path("release.yaml"), registered, resume=False, fresh=False, quiet=True)
+        pair = evaluate_pair(adapter, dataset, asked)
+    assert judge_pair(pair, asked).verdict == "rejected"
+    models = [(report.fingerprint.model, report.n) for report in (pair.candidate, pair.baseline)]
+    assert models == [(name, pair.candidate.n), ("champion", pair.candidate.n)]
+    assert completions(first) == completions(second) == pair.candidate.n < ITEMS
+    assert {item.score for item in pair.candidate.items} == {0.0}

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evals.evaluate import Side, Where, evaluate_in_blocks
+from evals.evaluate import Side, Tools, evaluate_in_blocks
 from evals.gate import GateDecision, GatePolicy, decide, plan_of_suite
 from evals.lm_eval_runner import Setting
 from evals.suite import load_items, resolve_task
@@ -150,10 +150,10 @@ def _compare(asked: Asked, spec: Release, base_url: str, base: Path, folder: Pat
 
     began = time.monotonic()
     evaluate_in_blocks(
-        Side(suite, asked.candidate, "candidate"),
-        Side(suite, asked.baseline, "baseline"),
+        Side(suite, asked.candidate, "candidate", base_url, base),
+        Side(suite, asked.baseline, "baseline", base_url, base),
         test,
-        Where(base_url, base, promptfoo_of(get_settings()), folder),
+        Tools(promptfoo_of(get_settings()), folder),
         Setting(metric=spec.gate.metric, num_concurrent=CONCURRENCY),
         plan,
         judge,
