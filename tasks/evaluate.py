@@ -95,6 +95,11 @@ def evaluate_pair(adapter: Adapter, dataset: Dataset, spec: Release) -> EvalPair
         collect(get_settings().state)
 
 
+def setting_of(spec: Release) -> Setting:
+    gate = spec.gate
+    return Setting(gate.metric, num_concurrent=CONCURRENCY, repeats=gate.repeats, cluster=gate.cluster)
+
+
 def prompts_of(spec: Release, test: Path) -> list[tuple[dict[str, str], ...]]:
     """The suite's chat messages for each test item."""
     prompt = load_prompt(spec.gate.prompt)
@@ -138,7 +143,7 @@ class _Asking:
                 self._side(model),
                 self.dataset.split("test").path,
                 self._tools(side),
-                self._setting(),
+                setting_of(self.spec),
                 lambda tool, done, total: progress.update(done, total, tool),
             )
         if not report.assertions.errored:  # else the next release would be as inconclusive, whatever was mended
@@ -154,7 +159,7 @@ class _Asking:
                 self._side(baseline),
                 self.dataset.split("test").path,
                 self._tools("blocks"),
-                self._setting(),
+                setting_of(self.spec),
                 plan,
                 lambda new, old: decide(new, old, items_alone, baseline_version=baseline.version, plan=plan),
                 policy,
@@ -172,10 +177,6 @@ class _Asking:
 
     def _tools(self, folder: str) -> Tools:
         return Tools(promptfoo_of(get_settings()), current_run().folder / "evaluate" / folder)
-
-    def _setting(self) -> Setting:
-        gate = self.spec.gate
-        return Setting(gate.metric, num_concurrent=CONCURRENCY, repeats=gate.repeats, cluster=gate.cluster)
 
     def _key(self, model: Baseline) -> str:
         return digest_of(model.sha256, *_asked(self.dataset, self.spec))[:32]

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 
 from serving.gateway.model import Split
 from serving.rollout.ask import Messages
+from serving.rollout.comparison import Comparison
 from serving.rollout.golden import Golden
 from serving.rollout.local import LocalTarget
 from serving.rollout.mirror import Drawn, Shadow
 from serving.rollout.strategy import Choice, Room, Strategy, choose
-from tasks.artifacts import FitReport
+from tasks.artifacts import Dataset, FitReport
 from tasks.base_model import resolve_base
+from tasks.live_gate import live_comparison
 from tasks.place import Place, covered, current_place, engine_of, own_engine, served_by, start
 from tasks.run import current_run
 from tasks.settings import Settings
@@ -78,7 +80,14 @@ def target_of(settings: Settings, spec: Release, place: Place, check: Callable[[
 
 
 def shadow_of(
-    target: LocalTarget, spec: Release, engine_model: str, prompts: Sequence[Messages], golden: Sequence[Golden]
+    settings: Settings,
+    target: LocalTarget,
+    spec: Release,
+    engine_model: str,
+    place: Place,
+    dataset: Dataset,
+    prompts: Sequence[Messages],
+    golden: Sequence[Golden],
 ) -> Shadow | None:
     """What a step of shadow traffic is judged by; None where the spec asks for none."""
     if not target.mirror:
@@ -88,4 +97,7 @@ def shadow_of(
     stable = (split.stable, split.stable_engine or gateway.engine_url)
     candidate = (engine_model, target.candidate_engine or gateway.engine_url)
     drawn = Drawn(stable, candidate, prompts, golden)
-    return Shadow(drawn, lambda: gateway.counters(name, "mirror", target.candidate_engine))
+    compare = live_comparison(
+        settings, spec, dataset, (engine_model, place), (split.stable, current_place(settings, name))
+    )
+    return Shadow(drawn, lambda: gateway.counters(name, "mirror", target.candidate_engine), Comparison(compare))

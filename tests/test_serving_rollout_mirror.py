@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +13,12 @@ import pytest
 from serving.gateway.envoy import VERSION_HEADER, Split
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.ask import ask
+from serving.rollout.comparison import Comparison, Tell, Verdict
 from serving.rollout.golden import record
 from serving.rollout.kept import Rollouts
 from serving.rollout.local import LocalTarget
 from serving.rollout.mirror import Drawn, Shadow, shadow_finding
-from serving.rollout.model import Rollout, Sample
+from serving.rollout.model import Rollout, Sample, Step
 from serving.rollout.plan import Plan
 from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
@@ -79,16 +80,37 @@ def clients(envoy: Envoy, model: str) -> Iterator[list[Sample]]:
         thread.join()
 
 
-def released(envoy: Envoy, engine: FakeEngine, model: str, folder: Path, new: Behaviour) -> Rollout:
+def good(tell: Tell) -> Verdict:
+    tell(1, 2)
+    return Verdict(True, "the gate passed", 0.8, 0.9, -0.02, 0.2)
+
+
+def bad(tell: Tell) -> Verdict:
+    return Verdict(False, "the gate rejected", 0.8, 0.1, -0.8, -0.6)
+
+
+def broken(tell: Tell) -> Verdict:
+    raise OSError("the engine does not answer")
+
+
+def released(
+    envoy: Envoy,
+    engine: FakeEngine,
+    model: str,
+    folder: Path,
+    new: Behaviour,
+    compare: Callable[[Tell], Verdict] = good,
+    on_step: Callable[[Step], None] = lambda _: None,
+) -> Rollout:
     engine.models |= {OLD: Behaviour(), NEW: Behaviour()}
     golden = record(engine.url, NEW, PROMPTS)
     engine.models[NEW] = new
     target = LocalTarget(envoy.gateway, mirror=100)
     drawn = Drawn((OLD, engine.url), (NEW, engine.url), PROMPTS, golden)
-    shadow = Shadow(drawn, lambda: envoy.gateway.counters(model, "mirror"))
+    shadow = Shadow(drawn, lambda: envoy.gateway.counters(model, "mirror"), Comparison(compare))
     plan = Plan(model, NEW, "r", engine.url, PROMPTS, (0, 50, 100), 1, POLICY, 60, 5)
     traffic = Traffic(envoy.url, model, PROMPTS, VERSION_HEADER)
-    return roll_out(Rollouts(folder), plan, target, traffic, lambda _: None, shadow=shadow)
+    return roll_out(Rollouts(folder), plan, target, traffic, on_step, shadow=shadow)
 
 
 def test_a_good_one_goes_on_to_its_first_weight(envoy: Envoy, engine: FakeEngine, model: str, tmp_path: Path) -> None:
@@ -99,7 +121,8 @@ def test_a_good_one_goes_on_to_its_first_weight(envoy: Envoy, engine: FakeEngine
     assert found.outcome == "completed"
     assert [step.weight for step in found.steps] == [0, 50, 100]
     assert found.steps[0].reason.startswith("shadow: ")
-    copies = next(one for one in found.steps[0].findings if one.metric == "shadow_errors")
+    gate, copies = found.steps[0].findings[-2:]
+    assert (gate.metric, gate.stable, gate.candidate, gate.note) == ("gate", 0.8, 0.9, "the gate passed")
     assert copies.decision == "go_on" and not copies.note.startswith("0 of 0")
     assert [one.error for one in got if not one.ok] == []
     assert envoy.gateway.splits()[model] == Split(model, NEW)
@@ -116,6 +139,46 @@ def test_a_bad_one_is_undone_and_no_client_met_it(envoy: Envoy, engine: FakeEngi
     assert found.reason.startswith("at 0 %: shadow: ")
     assert {one.served for one in got} == {OLD} and all(one.ok for one in got)
     assert envoy.gateway.splits()[model] == Split(model, OLD)
+
+
+@pytest.mark.parametrize(("compare", "said"), [(bad, "the gate rejected"), (broken, "OSError: the engine does not")])
+def test_one_that_the_gate_does_not_pass_where_it_is_served_gets_no_weight(
+    envoy: Envoy, engine: FakeEngine, model: str, tmp_path: Path, compare: Callable[[Tell], Verdict], said: str
+) -> None:
+    engine.models[OLD] = Behaviour()
+    envoy.gateway.set_stable(model, OLD)
+    found = released(envoy, engine, model, tmp_path, Behaviour(), compare)
+    assert found.outcome == "undone" and [step.weight for step in found.steps] == [0]
+    assert found.reason.startswith("at 0 %: shadow: ") and said in found.reason
+    assert envoy.gateway.splits()[model] == Split(model, OLD)
+
+
+def test_while_the_gate_asks_nothing_is_drawn_the_hold_does_not_count_and_an_abort_ends_it(
+    envoy: Envoy, engine: FakeEngine, model: str, tmp_path: Path
+) -> None:
+    ended = threading.Event()
+    seen: list[tuple[int, float]] = []
+
+    def long(tell: Tell) -> Verdict:
+        rollout = Rollouts(tmp_path).last()
+        try:
+            for done in range(10_000):
+                if done in (60, 90):
+                    seen.append((sum(engine.requests.values()), Rollouts(tmp_path).last().state.held_seconds))
+                    if done == 90:
+                        rollout.send("abort", "enough")
+                tell(done, 10_000)
+                time.sleep(0.02)
+        finally:
+            ended.set()
+        raise AssertionError("nobody stopped it")
+
+    engine.models[OLD] = Behaviour()
+    envoy.gateway.set_stable(model, OLD)
+    found = released(envoy, engine, model, tmp_path, Behaviour(), long)
+    assert (found.outcome, found.reason) == ("undone", "enough")
+    assert ended.wait(30)
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize(

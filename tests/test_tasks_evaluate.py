@@ -15,6 +15,8 @@ from serving.rollout.golden import GOLDEN
 from tasks.artifacts import Adapter, Dataset, Split
 from tasks.evaluate import evaluate_pair
 from tasks.judge import judge_pair
+from tasks.live_gate import live_comparison
+from tasks.place import asked_place
 from tasks.run import start_run
 from tasks.settings import Settings, get_settings
 from tasks.spec import Release, load_release
@@ -99,6 +101,14 @@ def test_a_bad_adapter_is_rejected_after_a_block_or_two_and_asked_again_from_wha
     assert again.golden == pair.golden and len(pair.golden) == GOLDEN
     assert completions(served) == 2 * decision.items_used
     assert not list(settings.adapters.iterdir())
+
+    told: list[tuple[int, int]] = []
+    place = asked_place(settings, spec)
+    live = live_comparison(settings, spec, dataset, (CANDIDATE, place), (BASE, place))
+    verdict = live(lambda *one: told.append(one))
+    assert not verdict.passed and verdict.reason.startswith("the gate's verdict on the live versions is rejected: ")
+    assert (verdict.candidate, verdict.stable) == (0.0, pytest.approx(1.0, abs=0.2))
+    assert completions(served) == 4 * decision.items_used and told[-1][0] == 2 * decision.items_used
 
 
 def test_in_blocks_each_side_is_asked_at_its_own_engine(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from serving.rollout.analysis import AnalysisPolicy, judge, judge_clients
 from serving.rollout.machine import State
-from serving.rollout.mirror import DRAWN, shadow_finding
+from serving.rollout.mirror import DRAWN, Shadow, shadow_finding
 from serving.rollout.model import Clients, Decision, Sample, SideStats, Step
 
 
@@ -37,10 +37,21 @@ def look(
 
 
 def look_at_shadow(
-    state: State, samples: Sequence[Sample], policy: AnalysisPolicy, seconds: float, counted: tuple[int, int]
+    state: State,
+    samples: Sequence[Sample],
+    policy: AnalysisPolicy,
+    seconds: float,
+    shadow: Shadow,
+    counted: tuple[int, int],
 ) -> Step:
-    """The same of a step without weight: prompts that were drawn, and how the copies of clients' requests ended."""
+    """The same of a step without weight: prompts that were drawn, how the copies of clients' requests ended, and, once these
+    say yes, the gate's comparison. From then on no more prompts are drawn: the engine has the suite to answer.
+    """
     step = look(replace(state, weight=DRAWN), samples, policy, seconds)
+    if shadow.comparison and (step.decision == "go_on" or (shadow.comparison.begun and step.decision != "undo")):
+        shadow.traffic.rest()
+        gate = shadow.comparison.look()
+        step = replace(step, decision=gate.decision, reason=gate.note, findings=(*step.findings, gate))
     copies = shadow_finding(*counted, policy)
     bad = copies.decision == "undo" and step.decision != "undo"
     decision: Decision = "undo" if bad else step.decision

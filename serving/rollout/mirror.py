@@ -7,7 +7,8 @@ prompts, each asked of one of them, drawn at random: the same evidence as in a c
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import httpx
@@ -16,6 +17,7 @@ import numpy as np
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.ask import Messages, answered
 from serving.rollout.bets import bets_on_limit
+from serving.rollout.comparison import Comparison
 from serving.rollout.findings import EventSide, finding_of_limit
 from serving.rollout.golden import Golden, key_of
 from serving.rollout.metrics import NAMED
@@ -34,10 +36,29 @@ FAILED = (
 
 @dataclass(frozen=True)
 class Shadow:
-    """`counters` are the gateway's of the copies; `since` those at the beginning of the step."""
+    """`counters` are the gateway's of the copies; `since` those at the beginning of the step. `comparison` is the eval gate's."""
 
     traffic: Traffic
     counters: Callable[[], Mapping[str, int]]
+    comparison: Comparison | None = None
+
+    @property
+    def comparing(self) -> bool:
+        return self.comparison is not None and self.comparison.running
+
+    @property
+    def news(self) -> int:
+        return self.comparison.news if self.comparison else 0
+
+    @contextmanager
+    def flowing(self) -> Iterator[None]:
+        """Prompts are drawn while the block runs, and a comparison does not outlive it."""
+        with self.traffic.flowing(0):
+            try:
+                yield
+            finally:
+                if self.comparison:
+                    self.comparison.stop()
 
     def counted(self, since: Mapping[str, int]) -> tuple[int, int]:
         """(copies that ended, those of them that failed)."""

@@ -153,22 +153,26 @@ class Drive:
     def _watch(self, action: Action) -> Action | None:
         """Traffic, a look after every answer, and the person's commands, until the machine leaves the step."""
         began = ticked = time.monotonic()
-        looked, last, shown = -1, None, Shown(self.kept.folder)
+        looked, last, shown = None, None, Shown(self.kept.folder)
         following: Action | None = None
         shadow = None if action.weight else self.shadow
         traffic, since = (shadow.traffic, dict(shadow.counters())) if shadow else (self.traffic, {})
         if self.clients:
             self.clients.start(self.state.stable, self.state.candidate, action.weight)
-        with traffic.flowing(action.weight):
+        with shadow.flowing() if shadow else traffic.flowing(action.weight):
             while self.state.turn == action.turn:
                 samples, now = traffic.samples(), time.monotonic()
-                following = self._commanded() or self._tell(Ticked(now - ticked))
+                following = self._commanded() or self._tell(
+                    Ticked(0.0 if shadow and shadow.comparing else now - ticked)
+                )
                 ticked = now
                 asked = self.clients.samples() if self.clients else None
-                if self.state.turn == action.turn and len(samples) + len(asked or ()) > looked:
-                    looked = len(samples) + len(asked or ())
+                seen = (len(samples), len(asked or ()), shadow.news if shadow else 0, self.state.paused)
+                if self.state.turn == action.turn and seen != looked:
+                    looked = seen
                     if shadow:
-                        last = look_at_shadow(self.state, samples, self.plan.policy, now - began, shadow.counted(since))
+                        counted = shadow.counted(since)
+                        last = look_at_shadow(self.state, samples, self.plan.policy, now - began, shadow, counted)
                     else:
                         last = look(self.state, samples, self.plan.policy, now - began, asked)
                     shown.show(last)

@@ -40,6 +40,11 @@ class Traffic:
         self._prompts: Iterator[Messages] = itertools.cycle(prompts)
         self._lock = threading.Lock()
         self._slots: list[Sample | None] = []
+        self._stop = threading.Event()
+
+    def rest(self) -> None:
+        """Nothing more is sent until it flows again; what was answered stays."""
+        self._stop.set()
 
     def samples(self) -> list[Sample]:
         """Those since the start in the order in which they were sent, up to the first that is under way.
@@ -56,7 +61,8 @@ class Traffic:
 
         `weight` is the candidate's in percent; it is for a traffic that draws itself. Here the gateway does.
         """
-        stop, self._slots = threading.Event(), []
+        stop = self._stop = threading.Event()
+        self._slots = []
         for _ in range(self.concurrency):
             threading.Thread(target=self._send, args=(stop, self._slots), daemon=True).start()
         try:
