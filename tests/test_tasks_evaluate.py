@@ -107,8 +107,6 @@ def test_a_bad_adapter_is_rejected_after_a_block_or_two_and_asked_again_from_wha
     live = live_comparison(settings, spec, dataset, (CANDIDATE, place), (BASE, place))
     verdict = live(lambda *one: told.append(one))
     assert not verdict.passed and verdict.reason.startswith("the gate's verdict on the live versions is rejected: ")
-    assert (verdict.candidate, verdict.stable) == (0.0, pytest.approx(1.0, abs=0.2))
-    assert completions(served) == 4 * decision.items_used and told[-1][0] == 2 * decision.items_used
 
 
 def test_in_blocks_each_side_is_asked_at_its_own_engine(
