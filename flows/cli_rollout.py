@@ -66,6 +66,8 @@ def status(
     if as_json:
         return typer.echo(json.dumps({**asdict(kept.state), "steps": [asdict(step) for step in steps]}, indent=2))
     typer.echo(_line(kept))
+    if kept.state.way:
+        typer.echo(f"  {kept.state.way}")
     for step in steps:
         typer.echo(f"  {step.weight} %  observed {step.observed_share:.1%}  {step.decision}: {step.reason}")
         for row in rows((step,)):

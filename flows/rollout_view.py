@@ -44,7 +44,11 @@ def view(kept: Kept) -> RenderableType:
     weights = "  ".join(
         f"[{weight} %]" if state.rising and weight == state.weight else f"{weight} %" for weight in state.weights
     )
-    lines = [head, Text(f"step {state.step + 1} of {len(state.weights)}: {weights}{_left(kept)}")]
+    lines = [
+        head,
+        *([Text(state.way)] if state.way else []),
+        Text(f"step {state.step + 1} of {len(state.weights)}: {weights}{_left(kept)}"),
+    ]
     lines += [Text(f"{one.weight} %: {one.decision}, {one.reason}", style=STYLES[one.decision]) for one in steps]
     if state.reason:
         lines.append(Text(state.reason))

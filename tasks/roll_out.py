@@ -41,7 +41,7 @@ from tasks.spec import Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
 from tasks.stage import Status, digest_of, stage
-from tasks.strategies import placed, shadow_of, target_of
+from tasks.strategies import placed, shadow_of, target_of, way_of
 from tasks.swap import ended
 from tasks.verify_modelcar import place_verified, verify_pushed
 
@@ -105,7 +105,7 @@ def _roll_out_locked(
         before = alias_version(client, spec.name, "champion")
         golden = golden_of(client, version.name, version.version)
         target = target_of(settings, spec, place, check if swap else None)
-        done = _canary(target, place, engine_model, modelcar, dataset, spec, pulled, golden)
+        done = _canary(target, place, engine_model, modelcar, dataset, spec, pulled, golden, way_of(spec, choice))
         rollout = replace(done, strategy=choice.strategy, why=choice.why)
         _keep(client, version, rollout)
     finally:
@@ -149,6 +149,7 @@ def _canary(
     spec: Release,
     pulled: float,
     golden: Sequence[Golden],
+    way: str,
 ) -> Rollout:
     settings, delivery, run = get_settings(), spec.delivery, current_run()
     gateway = target.gateway
@@ -173,6 +174,7 @@ def _canary(
         warmup_budget=delivery.warmup_first_token_seconds,
         pull_seconds=pulled,
         golden=golden,
+        way=way,
     )
     headers = own_headers(gateway.folder)
     traffic = Traffic(addresses(settings).gateway, spec.name, prompts, VERSION_HEADER, headers=headers, golden=golden)

@@ -132,7 +132,7 @@ class DeliverySpec(Part):
     steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
         (10, 50, 100), description="Weights of the canary in percent; the last is 100."
     )
-    min_requests: int = Field(12, ge=1, le=10000, description="Requests the canary must have answered in each step.")
+    min_requests: int = Field(20, ge=1, le=10000, description="Requests the canary must have answered in each step.")
     max_error_rate: float = Field(0.0, ge=0, le=1, description="Highest share of failed canary requests.")
     max_first_token_ratio: float = Field(
         2.0, gt=1, le=100, description="Tolerated ratio of each time against stable at the same time."

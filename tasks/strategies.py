@@ -67,6 +67,12 @@ def strategy_of(fit: FitReport, served: int, spec: Release, fits_in: bool = True
     return choice
 
 
+def way_of(spec: Release, choice: Choice) -> str:
+    """For people, while it goes on."""
+    sticky = f"; sticky by {spec.delivery.sticky}" if spec.delivery.sticky else ""
+    return f"{choice.strategy}: {choice.why}{sticky}"
+
+
 def target_of(settings: Settings, spec: Release, place: Place, check: Callable[[], None] | None) -> LocalTarget:
     """`check` is what a swapped engine must pass; None: the engines stay. Raises EngineBusy."""
     gateway, drain = gateway_of(settings, addresses(settings), default_engine(settings)), spec.delivery.drain_seconds

@@ -15,10 +15,12 @@ from serving.rollout.machine import Aborted, Done, Restarted, State
 from serving.rollout.model import Finding, Share, SideStats, Step
 from tests.fix_stack import Stack
 
+WAY = "pool: 5 adapters for 4 LoRA slots; two engines of 3.1 GiB fit into 20.7 GiB; sticky by x-session-id"
+
 
 @pytest.fixture
 def made(tmp_path: Path) -> Stack:
-    kept = Rollouts(tmp_path / "rollouts" / "tickets").begin(State("tickets", "t-2", "t-1", (10, 100), 60))
+    kept = Rollouts(tmp_path / "rollouts" / "tickets").begin(State("tickets", "t-2", "t-1", (10, 100), 60, way=WAY))
     action = kept.tell(Restarted())
     for _ in range(2):
         assert action
@@ -29,6 +31,7 @@ def made(tmp_path: Path) -> Stack:
 def test_status_and_history_say_where_it_stands(made: Stack) -> None:
     told = made.run("rollout", "status", "tickets", "--json")
     document = json.loads(told.stdout)
+    assert document["way"] == WAY
     assert (document["phase"], document["weight"], document["steps"]) == ("watching", 10, [])
     assert "watching  t-2 over t-1  60 s left to decide  step 1 of 2, 10 % asked for" in made.run("rollout", "history", "tickets").stdout  # fmt: skip
 
@@ -64,6 +67,7 @@ def test_the_live_view_shows_the_look_while_a_step_is_watched_and_ends_with_the_
     console.print(view(kept))
     screen = console.export_text()
     assert "tickets: t-2 over t-1, watching" in screen
+    assert WAY in screen
     assert "step 1 of 2: [10 %]  100 %   60 s left to decide" in screen
     assert "asked 10 %, observed 10.0% [2.0%, 25.0%], 10 and 90 requests" in screen
     assert "250 ms" in screen and "2.10 to 3.00 times" in screen and "512 of 460" in screen
@@ -71,6 +75,7 @@ def test_the_live_view_shows_the_look_while_a_step_is_watched_and_ends_with_the_
     for _ in range(3):
         kept.tell(Done(kept.state.turn))
     keep_step(kept, STEP)
+    assert f"\n  {WAY}\n" in made.run("rollout", "status", "tickets").stdout
     shown = made.run("rollout", "status", "tickets", "--watch")
     assert shown.returncode == 0
     assert "undone" in shown.stdout and "10 %: undo, it is slow" in shown.stdout and "seen enough" in shown.stdout

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from serving.rollout.model import Finding, Share, Step
 from tasks.rollout_evidence import markdown, ratios, rows
-from tasks.strategies import strategy_of
+from tasks.strategies import strategy_of, way_of
 from tests import fix_outcome as made
 from tests.fix_spec import SMALL, fill, load
 
@@ -72,6 +72,10 @@ def test_auto_takes_the_adapter_where_a_slot_is_left_then_a_second_engine_where_
     assert strategy_of(roomy, 1, auto, fits_in=False).strategy == "pool"
     assert "the change is more than an adapter" in strategy_of(roomy, 1, auto, fits_in=False).why
     assert strategy_of(fit, 1, auto).why == "one engine holds both: 2 of 4 LoRA slots are taken with the candidate"
+    sticky = load(tmp_path, SMALL + "delivery: {strategy: auto, sticky: x-session-id}\n")
+    assert way_of(sticky, strategy_of(fit, 1, sticky)) == (
+        "adapter: one engine holds both: 2 of 4 LoRA slots are taken with the candidate; sticky by x-session-id"
+    )
     tight = replace(fit, headroom_bytes=0)
     assert "the engine loads adapters in turn" in strategy_of(tight, 4, auto).why
     assert strategy_of(tight, 4, auto, fits_in=False).strategy == "swap"

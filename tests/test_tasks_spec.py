@@ -250,3 +250,10 @@ def test_bad_yaml_is_named_with_its_line(tmp_path: Path, added: str, line: int) 
     [said] = refusal(fill(tmp_path), f"{SMALL}{added}\n")
     assert said.startswith(f"release.yaml:{line}: ")
     assert "YAML" in said
+
+
+def test_the_default_rollout_misses_a_fault_of_five_percent_at_most_once_in_twenty(tmp_path: Path) -> None:
+    fill(tmp_path)
+    delivery = load(tmp_path, SMALL).delivery
+    assert delivery.max_error_rate == 0  # one failure undoes
+    assert 0.95 ** (delivery.min_requests * len(delivery.steps)) <= 0.05

@@ -34,7 +34,7 @@ LONGEST_TICK_SECONDS = 5.0  # a machine that slept, or a clock that jumped, does
 class State:
     """`weights` in percent, rising; `weight` is the candidate's that was asked for last; `turn` grows with every action.
 
-    `held_seconds` is the time spent in this step without a decision, pauses left out.
+    `held_seconds` is the time spent in this step without a decision, pauses left out. `way` says by which strategy, and why.
     """
 
     model: str
@@ -51,6 +51,7 @@ class State:
     held_seconds: float = 0.0
     attempts: int = 0
     reason: str = ""
+    way: str = ""
 
     def __post_init__(self) -> None:
         if not self.weights or list(self.weights) != sorted(set(self.weights)) or not self.weights[0] >= 0:

@@ -40,7 +40,8 @@ class Plan:
     """What is rolled out and how. `weights` in percent; hold, drain, budget and pull in seconds.
 
     `golden`: what the warm candidate must answer before it gets weight; nothing is compared where there is no record.
-    `engine_url` is where the candidate is asked while it warms up, with `headers`. `target` is the delivery target's name.
+    `engine_url` is where the candidate is asked while it warms up, with `headers`. `target` is the delivery target's name; `way` the strategy
+    with its reason, for people.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Plan:
     golden: Sequence[Golden] = ()
     target: str = "local"
     headers: Mapping[str, str] = field(default_factory=dict)
+    way: str = ""
 
     @property
     def start(self) -> tuple[tuple[int, ...], float, float]:

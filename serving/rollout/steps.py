@@ -221,7 +221,7 @@ def roll_out(
             if stable == plan.engine_model:
                 said = "it has all the traffic already"
                 return Rollout(plan.target, plan.model, stable, plan.reference, stable, (), (), "completed", said)
-            kept = rollouts.begin(State(plan.model, plan.engine_model, stable, *plan.start))
+            kept = rollouts.begin(State(plan.model, plan.engine_model, stable, *plan.start, way=plan.way))
         return Drive(
             kept, plan, target, traffic, on_step, kept_steps(kept), clients=clients, shadow=shadow
         ).to_the_end()
