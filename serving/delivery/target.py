@@ -87,8 +87,8 @@ class ClusterTarget:
             self.answers(stable)
         if record.desired.weight:
             self._write(model, weighed(record, 0), f"undo: {_said(weighed(record, 0))}", undo=True)
-        else:  # it may be what the cluster refuses, so nothing can be asked while it is there
-            self._remove_candidate(record)
+        else:  # the candidate may be what the cluster refuses, so nothing can be asked while it is there
+            self._leave_stable(record)
 
     def drain(self, model: str, seconds: float) -> bool:
         """Nothing to wait for here: a member that is removed ends by its preStop hook, which waits for its last request."""
@@ -96,13 +96,17 @@ class ClusterTarget:
 
     def remove(self, candidate: str) -> None:
         record = self.effect.read()
-        if record and record.desired.candidate and word_of(record.desired, record.desired.candidate) == candidate:
-            self._remove_candidate(record)
+        there = record.desired.candidate if record else None
+        if record and (there is None or word_of(record.desired, there) == candidate):
+            self._leave_stable(record)
 
-    def _remove_candidate(self, record: Record) -> None:
-        if record.desired.candidate:
-            subject = f"undo: remove v{record.desired.candidate.version}"
-            self._write(record.desired.model, without_candidate(record), subject, undo=True)
+    def _leave_stable(self, record: Record) -> None:
+        """Written even where the record says so already: it is kept before the cluster takes it, and that may have failed."""
+        there, model = record.desired.candidate, record.desired.model
+        if there:
+            self._write(model, without_candidate(record), f"undo: remove v{there.version}", undo=True)
+        else:
+            self._write(model, record, f"undo: {_said(record)}", undo=True)
 
     def _record(self, model: str) -> Record:
         record = self.effect.read()
