@@ -1,4 +1,4 @@
-"""`liftlock deliver` and `rollback` as a flow's pod runs them: the environment and the rights of deploy/, and no local stack.
+"""`liftlock deliver`, `rollback` and `rollout abort` as a flow's pod runs them: the environment and the rights of deploy/, and no local stack.
 
 Real parts: API server, scheduler, Argo CD, Git server, MLflow, Postgres and registry; the engines answer at once, and Prefect is down.
 """
@@ -12,12 +12,14 @@ import psycopg
 import pytest
 from mlflow import MlflowClient
 
+from serving.rollout.kept import Rollouts
 from tests.fix_cluster import Cluster
 from tests.fix_platform import PlatformRepository
 from tests.fix_pod import Parts, Pod, running_pod
+from tests.fix_waiting import await_that
 
 pytestmark = pytest.mark.slow  # each command imports MLflow's client, and each delivery is a canary
-NEEDS = {"kubernetes": ("patch", "httproutes")}
+NEEDS = {"kubernetes": ("patch", "httproutes"), "gitops": ("patch", "applications")}
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def parts(
         admin.execute("DROP DATABASE liftlock WITH (FORCE)")
 
 
-@pytest.fixture(params=sorted(NEEDS))
+@pytest.fixture(params=["kubernetes", "gitops"])
 def pod(request: pytest.FixtureRequest, parts: Parts, tmp_path: Path) -> Iterator[Pod]:
     yield from running_pod(parts, request.param, tmp_path / "pod")
 
@@ -46,7 +48,22 @@ def served(pod: Pod) -> list[str]:
     return [one["metadata"]["name"] for one in found["items"]]
 
 
-def test_deliver_and_rollback_run_under_the_rights_of_deploy_and_one_verb_less_stops_it(pod: Pod) -> None:
+def begun(pod: Pod) -> None:
+    """A delivery of version 2 that is killed in the middle of its canary."""
+    rollouts = Rollouts(Path(pod.environment["LIFTLOCK_STATE"]) / "rollouts" / pod.model)
+    before = len(rollouts.all())
+    process = pod.start("-m", "flows.cli", "deliver", "release.yaml", "--version", "2")
+    try:
+        await_that(
+            lambda: len(rollouts.all()) > before and rollouts.all()[-1].state.phase == "watching",
+            why=lambda: f"no canary {process.poll()}",
+        )
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_every_command_runs_under_the_rights_of_deploy_and_one_verb_less_stops_it(pod: Pod) -> None:
     target = pod.model.removeprefix("tickets-")
     first = pod.run("deliver", "release.yaml", "--version", "1")
     assert (first.returncode, champion(pod), served(pod)) == (0, "1", [f"{pod.model}-v1"]), first.stderr
@@ -62,3 +79,12 @@ def test_deliver_and_rollback_run_under_the_rights_of_deploy_and_one_verb_less_s
     pod.place.allow()
     back = pod.run("rollback", pod.model)
     assert (back.returncode, champion(pod), served(pod)) == (0, "1", [f"{pod.model}-v1"]), back.stderr
+
+    begun(pod)
+    pod.place.without(verb, resource)
+    kept = pod.run("rollout", "abort", pod.model)
+    assert kept.returncode != 0 and f'cannot {verb} resource "{resource}"' in kept.stderr, kept.stderr
+    pod.place.allow()
+    aborted = pod.run("rollout", "abort", pod.model)
+    assert (aborted.returncode, champion(pod), served(pod)) == (0, "1", [f"{pod.model}-v1"]), aborted.stderr
+    assert "undone" in aborted.stdout

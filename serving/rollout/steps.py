@@ -31,7 +31,7 @@ UNDO_ATTEMPTS = 6
 
 
 class UndoNotConfirmed(Exception):
-    """The gateway was told to give stable everything, and does not confirm it."""
+    """The target was told to give stable everything, and does not confirm it."""
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Drive:
     warmed: WarmUp | None = None
     clients: ClientRequests | None = None
     shadow: Shadow | None = None
+    refused: str = ""  # why the last action was not performed
 
     @property
     def state(self) -> State:
@@ -85,8 +86,8 @@ class Drive:
             attempts = attempts + 1 if action and action.kind == "withdraw" else 0
             if attempts > UNDO_ATTEMPTS:
                 raise UndoNotConfirmed(
-                    f"{self.state.model}: {self.state.reason}; the gateway does not confirm the undo. "
-                    "It is written down and counts when the gateway is back; then run this again"
+                    f"{self.state.model}: {self.state.reason}; the undo is not confirmed after {UNDO_ATTEMPTS} tries: "
+                    f"{self.refused}. It is written down; mend that, then run this again"
                 )
             if action is None:  # paused before its first weight
                 time.sleep(LOOK_SECONDS)
@@ -123,6 +124,7 @@ class Drive:
         except Exception as error:  # noqa: BLE001 - whatever a target raises, its action was not performed
             if not state.rising:
                 time.sleep(RETRY_SECONDS)
+            self.refused = str(error)
             return Failed(action.turn, f"{action.kind}: {error}")
         return Done(action.turn)
 
