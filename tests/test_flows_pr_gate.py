@@ -39,7 +39,7 @@ def test_a_run_on_a_worse_prompt_fails_and_keeps_the_comment(
     assert suite.decision.verdict == "rejected"
     assert suite.decision.case_flips.newly_failing == (lost,)
     assert {case.id: case.change for case in suite.cases} == {kept: "still passing", lost: "newly failing"}
-    assert (run["name"], run["state_type"]) == ("worse", "FAILED")
+    assert (run["name"], run["state_type"]) == ("change worse", "FAILED")
     assert artifact["key"] == "liftlock-pr-gate"
     assert "❌ rejected" in artifact["data"]
     assert "<summary>1 newly failing cases</summary>" in artifact["data"]

@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -78,17 +79,25 @@ def test_the_socket_is_private_and_its_path_is_short(tmp_path: Path) -> None:
 VALUES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters='"\\'), max_size=20)
 
 
-@given(value=VALUES.filter(lambda value: value == value.strip("'") and " ;" not in value and " #" not in value))
+@given(value=VALUES.filter(lambda value: value == value.strip("'") and not re.search(r"\s[;#]", value)))
 def test_a_value_reaches_the_program_as_it_is(value: str) -> None:
     found = parsed([part("mlflow", URI=value, OTHER="x,y=z")], Path("/state"))["program:mlflow"]["environment"]
     assert dict_of_key_value_pairs(expanded(found)) == {"URI": value, "OTHER": "x,y=z"}
 
 
-@given(words=st.lists(VALUES.filter(lambda word: " ;" not in word and " #" not in word), min_size=1, max_size=3))
+@given(words=st.lists(VALUES.filter(lambda word: not re.search(r"\s[;#]", word)), min_size=1, max_size=3))
 def test_a_command_reaches_the_system_word_by_word(words: list[str]) -> None:
     command = ("program", *words)
     found = parsed([Part("x", command, None)], Path("/state"))["program:x"]["command"]
     assert tuple(shlex.split(expanded(found))) == command
+
+
+@pytest.mark.parametrize("value", ["a ;b", "a #b", "a\u00a0#b"])
+def test_what_supervisord_would_take_for_a_comment_is_refused_and_not_shown(value: str) -> None:
+    for made in (part("x", URI=value), Part("x", ("program", value), None)):
+        with pytest.raises(SupervisorFailed, match="takes for a comment") as refused:
+            render([made], Path("/state"))
+        assert value not in str(refused.value)
 
 
 # supervisor's `environment` knows quotes and no escapes, and `command` is read by shlex

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import itertools
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -24,6 +25,7 @@ from tasks.stack import alone
 from tasks.stack.parts import Part
 
 STOP_SECONDS = 20
+COMMENT = re.compile(r"\s[;#]")  # where supervisord cuts a line off, even between quotes
 ALONE = (sys.executable, "-P", alone.__file__)
 FAULT_BAD_NAME, FAULT_NOT_RUNNING, FAULT_ALREADY_STARTED = 10, 70, 60
 
@@ -49,7 +51,10 @@ def socket_folder(state: Path) -> Path:
 
 
 def render(parts: Sequence[Part], state: Path) -> str:
-    """supervisord.conf as text. Programs stop in the reverse of their order: the worker before its server."""
+    """supervisord.conf as text. Programs stop in the reverse of their order: the worker before its server.
+
+    Raises SupervisorFailed where a value cannot be written in that form.
+    """
     folder, home = socket_folder(state), _escaped(str(state))
     lines = [
         "[unix_http_server]", f"file={_escaped(str(folder))}/supervisor.sock", "chmod=0600",
@@ -60,6 +65,12 @@ def render(parts: Sequence[Part], state: Path) -> str:
     places = itertools.count(1)
     for part in parts:
         lines += _program(part, next(places) if part.priority is None else part.priority, state)
+    for line in lines:  # the value is not shown: it may be a secret
+        if COMMENT.search(line):
+            raise SupervisorFailed(
+                f"{line.partition('=')[0]} of a part holds a space before ; or #, which supervisord takes for a comment; "
+                "percent-encode it, or choose another folder"
+            )
     return "\n".join(lines) + "\n"
 
 
