@@ -75,7 +75,7 @@ def test_without_a_registry_a_cluster_cannot_pull(released: Any) -> None:
 
 def test_no_cluster_is_told_and_nothing_is_written(released: Any, tmp_path: Path) -> None:
     done = released("render", "release.yaml", "--output", "out", "--cluster", KUBECONFIG=str(tmp_path / "none"))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no cluster" in done.stderr
     assert not (tmp_path / "out").exists()
 
