@@ -53,24 +53,28 @@ class Asked:
 def gate_change(asked: Asked) -> GatedChange:
     """Raises ChangeUnread, SpecInvalid, SuiteInvalid, PromptInvalid, and what the runners raise; nothing is judged then."""
     change = read_change(asked.repo, asked.base, asked.head)
-    chains = chain_folders(list_paths(change.repo, change.head))
-    with _trees(change, asked) as (base, head):
+    old, new = (list_paths(change.repo, commit) for commit in (change.base, change.head))
+    chains = chain_folders(new)
+    with _trees(change, asked, old) as (base, head):
         gated = gate_chains(base, _delivery(change, asked, chains, head), chains, change.paths)
-        before = suites_at(base, list_paths(change.repo, change.base))
-        after = suites_at(head, list(before) if asked.fork else list_paths(change.repo, change.head))
+        before = suites_at(base, old)
+        after = suites_at(head, list(before) if asked.fork else new)
         touched = touched_suites(before, after, change.paths)
         judged = [one for one in touched if set(one.kinds) - {TRAINING}]
         suites = tuple(_gate(one, asked) for one in judged)
-        suites += _documents(change, asked, base, head)
-        removed = _removed(change, before, after)
+        lost, kept = documents_folders(old), documents_folders(new)
+        suites += _documents(change, asked, base, head, lost if asked.fork else kept)
+    removed = _removed((*before, *lost), {*after, *kept})
     return GatedChange(change.base, change.head, suites, (*removed, *_trained(touched)), gated)
 
 
-def _documents(change: Change, asked: Asked, base: Path, head: Path) -> tuple[GatedSuite, ...]:
+def _documents(
+    change: Change, asked: Asked, base: Path, head: Path, folders: tuple[str, ...]
+) -> tuple[GatedSuite, ...]:
     """Each suite of questions over documents that the change touches."""
     return tuple(
         gated
-        for folder in documents_folders(list_paths(change.repo, change.base if asked.fork else change.head))
+        for folder in folders
         for gated in gate_documents(
             Side(f"base {change.base[:12]}", base, folder), Side(f"head {change.head[:12]}", head, folder),
             change.paths, asked.endpoint.settings, fork=asked.fork,
@@ -79,7 +83,7 @@ def _documents(change: Change, asked: Asked, base: Path, head: Path) -> tuple[Ga
 
 
 @contextmanager
-def _trees(change: Change, asked: Asked) -> Iterator[tuple[Path, Path]]:
+def _trees(change: Change, asked: Asked, old: tuple[str, ...]) -> Iterator[tuple[Path, Path]]:
     """(base, head) as folders. Of a fork's head there are only the data files of the base's suites."""
     state = asked.endpoint.state
     state.mkdir(parents=True, exist_ok=True)
@@ -87,17 +91,17 @@ def _trees(change: Change, asked: Asked) -> Iterator[tuple[Path, Path]]:
         base = export_tree(change.repo, change.base, Path(made) / "base")
         head = export_tree(change.repo, change.base if asked.fork else change.head, Path(made) / "head")
         if asked.fork:
-            _take_data(change, base, head)
+            _take_data(change, base, head, old)
         yield base, head
 
 
-def _take_data(change: Change, base: Path, head: Path) -> None:
-    suites = suites_at(base, list_paths(change.repo, change.base))
+def _take_data(change: Change, base: Path, head: Path, old: tuple[str, ...]) -> None:
+    suites = suites_at(base, old)
     new = [path for path in change.paths if PurePosixPath(path).name == SPEC and path not in suites]
     if new:
         raise SuiteInvalid(f"{new[0]} is new in a fork; a suite holds code: a maintainer has to gate it without --fork")
     taken = {path for suite in suites.values() for path, kind in suite.files.items() if kind in DATA}
-    taken |= {*documents_data(documents_folders(list_paths(change.repo, change.base)), change.paths)}
+    taken |= {*documents_data(documents_folders(old), change.paths)}
     _take(change, head, taken & set(change.paths))
 
 
@@ -220,10 +224,8 @@ def _notes(touched: Touched, where: Endpoint) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _removed(change: Change, before: dict[str, SuiteAt], after: dict[str, SuiteAt]) -> tuple[str, ...]:
-    lost, kept = (documents_folders(list_paths(change.repo, commit)) for commit in (change.base, change.head))
-    gone = (*(path for path in before if path not in after), *(folder for folder in lost if folder not in kept))
-    return tuple(f"The change removes the suite {path}." for path in gone)
+def _removed(before: tuple[str, ...], after: set[str]) -> tuple[str, ...]:
+    return tuple(f"The change removes the suite {path}." for path in before if path not in after)
 
 
 def _trained(touched: tuple[Touched, ...]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import mlflow
 from mlflow.entities import Param, RunTag
 
 from evals.prompt import Prompt, load_prompt, messages
+from evals.suite import file_sha256
 from serving.delivery.kube_api import KubeApi
 from tasks.artifacts import Adapter, Dataset, TrainingPoint
 from tasks.base_model import folder_sha256, resolve_base
@@ -30,7 +31,7 @@ from tasks.stage import stage
 from tasks.train_child import code_digest, point_of, train_in_child, training_code
 from tasks.train_on_cluster import Seat, Trained, place_of, train_on_cluster
 from tasks.training_job import Pod
-from tasks.training_order import ADAPTER, Order, file_sha256, loss_metric
+from tasks.training_order import ADAPTER, Order, loss_metric, new_run
 
 
 def render_dialogs(dataset: Dataset, prompt: Prompt, answer: str) -> list[dict[str, Any]]:
@@ -154,7 +155,7 @@ def _record(
     client = mlflow.MlflowClient()
     if trained.run and client.get_run(trained.run).info.status == "FINISHED":
         return trained.run  # an earlier command recorded it, whose cache is not at hand
-    run_id = trained.run or _new_run(client, spec.name, sha256)
+    run_id = trained.run or new_run(client, spec.name, sha256)
     training = spec.training.model_dump(mode="json", exclude={"cluster"})
     parameters = {**training, "base_model": base, "dataset_revision": dataset.revision}
     tags = {
@@ -175,12 +176,6 @@ def _record(
         client.log_artifacts(run_id, str(adapter), ADAPTER)
     client.set_terminated(run_id)
     return run_id
-
-
-def _new_run(client: mlflow.MlflowClient, model: str, sha256: str) -> str:
-    experiment = client.get_experiment_by_name(model)
-    experiment_id = experiment.experiment_id if experiment else client.create_experiment(model)
-    return str(client.create_run(experiment_id, run_name=f"train {sha256[:8]}").info.run_id)
 
 
 def _key(dataset: Dataset, spec: Release) -> tuple[Any, ...]:

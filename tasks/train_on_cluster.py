@@ -14,12 +14,24 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from serving.delivery.kube_api import ClusterRefused, KubeApi, patiently
+from serving.delivery.kube_api import KubeApi, patiently
+from serving.kube.connect import ClusterRefused
 from tasks.child import ChildFailed
 from tasks.lora import TrainingPoint, TrainingRefused
 from tasks.settings import Settings
 from tasks.training_job import PINNED, RUN, Object, Place, Pod, job_name, render_job, too_small
-from tasks.training_order import FAILED, PROGRESS, REFUSED, RESULT, Order, fetch_result, find_run, new_run, send_order
+from tasks.training_order import (
+    FAILED,
+    KEY,
+    PROGRESS,
+    REFUSED,
+    RESULT,
+    Order,
+    fetch_result,
+    find_run,
+    new_run,
+    send_order,
+)
 from tasks.training_state import admitted, ending, finished, holds, in_queue, suspended
 
 LOOK_SECONDS = 2.0
@@ -89,7 +101,7 @@ def train_on_cluster(
         run = find_run(seat.client, model, key, fresh=fresh) or ""
         if not run or RESULT not in seat.client.get_run(run).data.tags:
             refuse_what_never_runs(seat.api, seat.place, pod)
-            run = run or new_run(seat.client, model, key)
+            run = run or new_run(seat.client, model, key, {KEY: key})
             _submit(seat, pod, model, key, run, order, dialogs)
     _await(seat, path, run)
     return Trained(run, fetch_result(seat.client, run, out))
@@ -165,12 +177,15 @@ def _state(seat: Seat, job: Object) -> str:
     if suspended(job):
         found = seat.api.list(KUEUE, "Workload", namespace, f"kueue.x-k8s.io/job-uid={metadata['uid']}")
         return in_queue(job, found[0] if found else None)
-    every = seat.api.call("get", "/api/v1/pods")["items"]
-    return admitted([pod for pod in every if _of(pod, metadata["uid"])], every)
+    return admitted(*_pods(seat, job))
 
 
-def _of(pod: Object, job_uid: str) -> bool:
-    return any(owner["uid"] == job_uid for owner in pod["metadata"].get("ownerReferences") or ())
+def _pods(seat: Seat, job: Object) -> tuple[list[Object], list[Object]]:
+    """(the Job's, everybody's)."""
+    every: list[Object] = seat.api.call("get", "/api/v1/pods")["items"]
+    uid = job["metadata"]["uid"]
+    owned = [pod for pod in every if any(one["uid"] == uid for one in pod["metadata"].get("ownerReferences") or ())]
+    return owned, every
 
 
 def _raise_for(seat: Seat, path: str, job: Object | None, tags: dict[str, str]) -> None:
@@ -182,6 +197,5 @@ def _raise_for(seat: Seat, path: str, job: Object | None, tags: dict[str, str]) 
         raise ChildFailed(
             f"Job {name} was deleted before its end; run the same command again to go on from its checkpoint"
         )
-    every = seat.api.call("get", "/api/v1/pods")["items"]
-    why = tags.get(FAILED) or ending(job, [pod for pod in every if _of(pod, job["metadata"]["uid"])])
+    why = tags.get(FAILED) or ending(job, _pods(seat, job)[0])
     raise ChildFailed(f"Job {name}: {why}; run the same command again to go on from its checkpoint")

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+from evals.suite import file_sha256
 from tasks.digests import ADAPTER_FILES, adapter_sha256
 from tasks.lora import TrainingPoint
 
@@ -49,11 +50,6 @@ class Order:
         return hashlib.sha256(self.text().encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def loss_metric(point: TrainingPoint) -> Metric:
     """Its time is the one since the training began."""
     return Metric("loss", point.loss, int(point.seconds * 1000), point.step)
@@ -71,10 +67,11 @@ def find_run(client: MlflowClient, model: str, key: str, *, fresh: bool) -> str 
     return str(runs[0].info.run_id) if runs and not fresh else None
 
 
-def new_run(client: MlflowClient, model: str, key: str) -> str:
+def new_run(client: MlflowClient, model: str, digest: str, tags: dict[str, str] | None = None) -> str:
+    """The id of a run in the model's experiment; `digest` gives it its name."""
     found = client.get_experiment_by_name(model)
     experiment = found.experiment_id if found else client.create_experiment(model)
-    return str(client.create_run(experiment, run_name=f"train {key[:8]}", tags={KEY: key}).info.run_id)
+    return str(client.create_run(experiment, run_name=f"train {digest[:8]}", tags=tags).info.run_id)
 
 
 def send_order(client: MlflowClient, run: str, order: Order, dialogs: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from serving.delivery.kube_api import ClusterRefused
+from serving.kube.connect import ClusterRefused
 from serving.rollout.model import Rollout
 from tests.delivery_process import MODEL, Asked, release
 from tests.fix_cluster import Cluster

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from evals.suite import file_sha256
 from serving.delivery.kube_api import KubeApi
 from tasks.base_model import folder_sha256
 from tasks.digests import adapter_sha256
@@ -29,7 +30,7 @@ from tasks.settings import ROOT
 from tasks.train_child import code_digest, train_in_child
 from tasks.train_on_cluster import QueueTooSmall, Seat, Trained, train_on_cluster
 from tasks.training_job import job_name, render_job
-from tasks.training_order import Order, file_sha256
+from tasks.training_order import Order
 from tests.fix_cluster import Cluster
 from tests.fix_deploy import Document
 from tests.fix_queued import JOBS, until

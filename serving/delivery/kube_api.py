@@ -11,9 +11,7 @@ from typing import Any, TypeVar
 
 from kubernetes.dynamic import DynamicClient
 
-from serving.kube.connect import ClusterRefused as ClusterRefused
-from serving.kube.connect import ClusterUnreachable as ClusterUnreachable
-from serving.kube.connect import NoCluster, connect, told
+from serving.kube.connect import ClusterRefused, ClusterUnreachable, NoCluster, connect, told
 
 FIELD_MANAGER = "liftlock"
 CALL_SECONDS = 30
