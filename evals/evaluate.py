@@ -14,16 +14,16 @@ from functools import partial
 from pathlib import Path
 
 from evals.cases import Cases, placed_cases
+from evals.gate import decide
 from evals.gate_blocks import BlockPlan, plan_blocks
 from evals.gate_cases import cases_refuse
-from evals.gate_policy import GateDecision, GatePolicy
+from evals.gate_policy import GatePolicy
 from evals.lm_eval_runner import LmEval, LmEvalRun, Setting
 from evals.promptfoo_runner import cases_sha256
 from evals.report import EvalReport, Fingerprint, check, count_cases, joined
 from evals.suite import Suite
 
 StageProgress = Callable[[str, int, int], None]  # ("lm-eval" or "promptfoo", done, total)
-Judge = Callable[[EvalReport, EvalReport], GateDecision]  # (candidate, baseline), of the blocks so far
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ def evaluate_in_blocks(
     tools: Tools,
     setting: Setting,
     plan: BlockPlan,
-    judge: Judge,
     policy: GatePolicy,
     progress: StageProgress,
+    under_test: Sequence[str] = (),
 ) -> tuple[EvalReport, EvalReport]:
-    """(candidate, baseline), of the plan's blocks up to the one at which `judge` decides, and the cases.
+    """(candidate, baseline), of the plan's blocks up to the one at which the items alone decide by `policy`, and the cases.
 
     A candidate that the items reject is not asked the cases; they are asked block by block too, up to the one at which
-    `policy` cannot be met any more. Raises what LmEval, run_promptfoo and `judge` raise.
+    `policy` cannot be met any more. `under_test`: see decide. Raises what LmEval, run_promptfoo and decide raise.
     """
     setting = replace(setting, block=len(plan.blocks[0]), seed=plan.seed)
     with ExitStack() as open_:
@@ -89,7 +89,7 @@ def evaluate_in_blocks(
             for place, (alike, side) in enumerate(both.items())
         }
         sides = [_Asking(side, processes[side.asked_alike], tools) for side in (candidate, baseline)]
-        verdict = _ask_blocks(sides, plan, judge, progress)
+        verdict = _ask_blocks(sides, plan, replace(policy, min_case_pass_rate=0.0), progress, under_test)
     if verdict != "rejected":
         _ask_case_blocks(sides, plan, policy, progress)
     return sides[0].report(), sides[1].report()
@@ -114,14 +114,16 @@ def ask_twice(
     return runs[0], runs[1]
 
 
-def _ask_blocks(sides: Sequence[_Asking], plan: BlockPlan, judge: Judge, progress: StageProgress) -> str:
+def _ask_blocks(
+    sides: Sequence[_Asking], plan: BlockPlan, policy: GatePolicy, progress: StageProgress, under_test: Sequence[str]
+) -> str:
     repeats = sides[0].lm_eval.repeats
     done, total = 0, len(sides) * plan.items * repeats
     for block in plan.blocks:
         for side in sides:
             side.ask(block, partial(_tell, progress, done, total))
             done += len(block) * repeats
-        decision = judge(sides[0].report(), sides[1].report())
+        decision = decide(sides[0].report(), sides[1].report(), policy, plan=plan, under_test=under_test)
         if decision.finished:
             break
     return decision.verdict

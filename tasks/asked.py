@@ -7,6 +7,7 @@ engine and settings. A model whose bytes nobody names is asked every time: its n
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from evals.endpoint import Served, probe
-from evals.evaluate import Judge, Side, Tools, evaluate, evaluate_in_blocks
+from evals.evaluate import Side, Tools, evaluate, evaluate_in_blocks
 from evals.gate_blocks import BlockPlan
 from evals.gate_policy import GatePolicy
 from evals.lm_eval_runner import Setting
@@ -98,10 +99,10 @@ def ask(question: Question, where: Endpoint, what: str) -> tuple[EvalReport, boo
 
 
 def ask_in_blocks(
-    ours: Question, theirs: Question, where: Endpoint, plan: BlockPlan, judge: Judge, policy: GatePolicy
+    ours: Question, theirs: Question, where: Endpoint, plan: BlockPlan, policy: GatePolicy, under_test: Sequence[str]
 ) -> tuple[EvalReport, EvalReport, bool]:
-    """(candidate, baseline, whether the baseline had been asked before), of the plan's blocks until `judge` decides, and the
-    cases until `policy` cannot be met any more.
+    """(candidate, baseline, whether the baseline had been asked before), of the plan's blocks until the items decide by
+    `policy`, and the cases until it cannot be met any more. `under_test`: see evals.gate.decide.
     """
     candidate, key = _side(ours, where, (plan.seed, *map(len, plan.blocks)))
     baseline, _ = _side(theirs, where, (plan.seed, *map(len, plan.blocks)))
@@ -114,9 +115,9 @@ def ask_in_blocks(
             _tools(where, key),
             _setting(ours),
             plan,
-            judge,
             policy,
             lambda tool, done, total: progress.update(done, total, tool),
+            under_test,
         )
     collect(where.state)
     return (*both, reused)

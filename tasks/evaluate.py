@@ -12,7 +12,7 @@ import mlflow
 
 from evals.evaluate import Side, Tools, evaluate_in_blocks
 from evals.evaluate import evaluate as ask_all
-from evals.gate import decide, plan_of_suite
+from evals.gate import plan_of_suite
 from evals.gate_blocks import BlockPlan
 from evals.lm_eval_runner import Setting
 from evals.prompt import load_prompt, messages
@@ -152,7 +152,6 @@ class _Asking:
 
     def in_blocks(self, candidate: Baseline, baseline: Baseline, policy: GatePolicy, plan: BlockPlan) -> EvalPair:
         """Both sides, block by block, until the items decide."""
-        items_alone = replace(policy, min_case_pass_rate=0.0)
         with Progress(current_run().console, "evaluate") as progress:
             ours, theirs = evaluate_in_blocks(
                 self._side(candidate),
@@ -161,7 +160,6 @@ class _Asking:
                 self._tools("blocks"),
                 setting_of(self.spec),
                 plan,
-                lambda new, old: decide(new, old, items_alone, baseline_version=baseline.version, plan=plan),
                 policy,
                 lambda tool, done, total: progress.update(done, total, tool),
             )

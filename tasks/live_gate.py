@@ -50,11 +50,7 @@ def live_comparison(
                 for side, place in ((ours, "candidate"), (theirs, "baseline"))
             )
             return _verdict(new, old, decide(new, old, policy, baseline_version=version))
-        items_alone = replace(policy, min_case_pass_rate=0.0)
-        new, old = evaluate_in_blocks(
-            ours, theirs, test, tools, setting, plan,
-            lambda a, b: decide(a, b, items_alone, baseline_version=version, plan=plan), policy, told,
-        )  # fmt: skip
+        new, old = evaluate_in_blocks(ours, theirs, test, tools, setting, plan, policy, told)
         return _verdict(new, old, decide(new, old, policy, baseline_version=version, plan=plan))
 
     return compare

@@ -157,10 +157,7 @@ def _ask_both(
         return candidate, *ask(theirs, where, f"{ours.suite} baseline"), None
     items = load_items(ours.dataset)
     plan = plan_of_suite(items, resolve_task(ours.task, ours.dataset, ours.prompt).slices, policy)
-    alone = replace(policy, min_case_pass_rate=0.0)
-    candidate, baseline, reused = ask_in_blocks(
-        ours, theirs, where, plan, lambda new, old: decide(new, old, alone, under_test=PROMPT_FIELDS, plan=plan), policy
-    )
+    candidate, baseline, reused = ask_in_blocks(ours, theirs, where, plan, policy, PROMPT_FIELDS)
     return candidate, baseline, reused, plan
 
 

@@ -83,14 +83,10 @@ class Asked:
             Tools(PROMPTFOO, self.folder),
             Setting(),
             self.plan,
-            self.judge,
             POLICY,
             lambda *told: self.told.append(told),
         )
-        return new, old, self.judge(new, old)
-
-    def judge(self, new: EvalReport, old: EvalReport) -> GateDecision:
-        return decide(new, old, replace(POLICY, min_case_pass_rate=0.0), plan=self.plan)
+        return new, old, decide(new, old, replace(POLICY, min_case_pass_rate=0.0), plan=self.plan)
 
 
 def right_for(names: tuple[str, ...]) -> Any:

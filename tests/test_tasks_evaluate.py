@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,7 @@ from tasks.settings import Settings, get_settings
 from tasks.spec import Release, load_release
 from tasks.stack.engine import Engine, write_engine
 from tasks.train import ADAPTER_FILES
-from tests.fix_change import ITEMS, MODEL, SPEC, Answering, completions, endpoint, make_repo
+from tests.fix_change import ITEMS, MODEL, PLAIN, SPEC, Answering, completions, endpoint, is_right, make_repo, tickets
 from tests.fix_endpoint import ScriptedEndpoint, serving
 
 if TYPE_CHECKING:
@@ -107,6 +108,10 @@ def test_a_bad_adapter_is_rejected_after_a_block_or_two_and_asked_again_from_wha
     live = live_comparison(settings, spec, dataset, (CANDIDATE, place), (BASE, place))
     verdict = live(lambda *one: told.append(one))
     assert not verdict.passed and verdict.reason.startswith("the gate's verdict on the live versions is rejected: ")
+    asked = {item.id for item in pair.baseline.items}
+    right = fmean(is_right(one["ticket"], PLAIN) for one in tickets() if one["id"] in asked)
+    assert (verdict.candidate, verdict.stable) == (0.0, pytest.approx(right))
+    assert completions(served) == 4 * decision.items_used and told[-1][0] == 2 * decision.items_used
 
 
 def test_in_blocks_each_side_is_asked_at_its_own_engine(

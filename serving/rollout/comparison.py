@@ -76,7 +76,7 @@ class Comparison:
             self._verdict = self.compare(self._tell)
         except Stopped:
             return
-        except Exception as error:  # noqa: BLE001 - whatever it was: a comparison that broke off shows nothing
+        except Exception as error:  # noqa: BLE001 - a thread's error reaches nobody else, and the step would hold for ever
             self._verdict = Verdict(
                 False, f"the gate could not compare the live versions: {type(error).__name__}: {error}"
             )

@@ -59,7 +59,7 @@ class Drive:
             self._go(self.kept.tell(Restarted()))
         except Blocked:
             raise
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too: stable gets everything back, then it goes on up
             self._end_early(error)
             raise
         return self.rollout()
@@ -121,7 +121,7 @@ class Drive:
                     self.target.remove(state.candidate)
         except Blocked:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a target raises, its action was not performed
+        except Exception as error:  # noqa: BLE001 - each target has errors of its own, and an undo is tried again after any
             if not state.rising:
                 time.sleep(RETRY_SECONDS)
             self.refused = str(error)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.evaluate import Side, Tools, evaluate_in_blocks
-from evals.gate import GateDecision, GatePolicy, decide, plan_of_suite
+from evals.gate import GatePolicy, decide, plan_of_suite
 from evals.lm_eval_runner import Setting
 from evals.suite import load_items, resolve_task
 from serving.engine import load_adapter
@@ -142,25 +142,19 @@ def _plain(spec: Release, served: Served, base: Path, folder: Path) -> tuple[flo
 def _compare(asked: Asked, spec: Release, base_url: str, base: Path, folder: Path, plain: float) -> dict[str, Any]:
     suite, test, policy = replace(suite_of(spec), promptfoo_yaml=None), spec.dataset.test, asked.policy
     plan = plan_of_suite(load_items(test), resolve_task(suite.task_yaml, test, suite.prompt).slices, policy)
-    decisions: list[GateDecision] = []
-
-    def judge(new: Any, old: Any) -> GateDecision:
-        decisions.append(decide(new, old, policy, plan=plan))
-        return decisions[-1]
-
     began = time.monotonic()
-    evaluate_in_blocks(
+    new, old = evaluate_in_blocks(
         Side(suite, asked.candidate, "candidate", base_url, base),
         Side(suite, asked.baseline, "baseline", base_url, base),
         test,
         Tools(promptfoo_of(get_settings()), folder),
         Setting(metric=spec.gate.metric, num_concurrent=CONCURRENCY),
         plan,
-        judge,
         policy,
         lambda tool, done, total: None,
     )
-    last, seconds = decisions[-1], time.monotonic() - began
+    seconds = time.monotonic() - began
+    last = decide(new, old, policy, plan=plan)
     difference, ratio = last.rules[0].estimate, seconds / plain
     print(
         f"{asked.what:26} {last.verdict:13} {difference:+10.3f} {last.items_used:7} {seconds:8.1f} {ratio:6.2f}",
