@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from serving.engine import under_way
+from serving.gateway.drain import LOOK_SECONDS, drained
 from serving.gateway.model import Split
 from serving.gateway.state import Gateway
 from tasks.base_model import resolve_base
 from tasks.settings import Settings
 from tasks.spec import Release
 from tasks.stack.addresses import addresses, local_address
-from tasks.stack.control import await_engine, default_engine, up
+from tasks.stack.control import await_engine, default_engine, gateway_of, up
 from tasks.stack.engine import Engine, EngineBusy
 from tasks.stack.own_control import await_process, start_own, stop_own
 from tasks.stack.own_engines import PLACES, OwnEngine, part_of, read_own
 from tasks.stack.ports import remembered
-
-LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,15 @@ def end_unused(settings: Settings, model: str, seconds: float, kept: Collection[
     for own in read_own(settings.state):
         url = _address(settings, model, own.place)
         if own.model == model and url not in named:
-            drain(url, seconds)
+            drain(settings, model, url, seconds)
             stop_own(settings, own)
 
 
-def drain(url: str, seconds: float) -> None:
-    """Until the engine runs no request any more, at most `seconds`."""
+def drain(settings: Settings, model: str, url: str, seconds: float) -> None:
+    """Until the gateway and the engine itself have no request there any more, at most `seconds`."""
     deadline = time.monotonic() + seconds
+    gateway = gateway_of(settings, addresses(settings), default_engine(settings))
+    with suppress(httpx.HTTPError):  # a gateway that is down sends nothing
+        drained(gateway, [(model, side, url) for side in ("stable", "candidate")], seconds)
     while under_way(url) and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from serving.gateway.drain import drained
 from serving.gateway.envoy import VERSION_HEADER
 from serving.gateway.model import Endpoint, Limits
 from tests.fix_engine import BASE, Behaviour, FakeEngine, running_engine
@@ -90,7 +91,7 @@ def test_the_counters_of_a_side_count_with_a_fallback_too(engine: FakeEngine, tm
         for _ in range(3):
             ask(envoy)
         assert envoy.gateway.counters("tickets", "stable")["upstream_rq_total"] == 3
-        assert envoy.gateway.running("tickets", "stable") == 0
+        assert drained(envoy.gateway, [("tickets", "stable", None)], 5)
 
 
 def test_further_models_have_engines_of_their_own(engine: FakeEngine, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from serving.gateway.lua import NOTHING, REWRITE
 from serving.gateway.model import CLIENT_HEADER, DEFAULT_LIMITS, VERSION_HEADER, Json, Limits
 from serving.gateway.parts import HTTP, TYPES, address, error, header, lua, response, watched
 
+STATS = "gateway"  # of Envoy's counters: http.gateway.…
 ASKED_ID = "x-liftlock-asked-id"
 FORGED = (CLIENT_HEADER, VERSION_HEADER, ASKED_ID, "x-liftlock-name-at", "remote-user", "x-remote-user", "forwarded",
           "x-real-ip", "true-client-ip", "cf-connecting-ip")  # fmt: skip
@@ -54,7 +55,7 @@ def _manager(folder: Path, limits: Limits, otlp: bool) -> Json:
     tracing = {"tracing": _tracing()} if otlp else {}
     return {
         "@type": f"{TYPES}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "gateway",
+        "stat_prefix": STATS,
         "rds": {"route_config_name": "models", "config_source": watched(folder, "rds.json")},
         "stream_idle_timeout": f"{limits.request_seconds}s",
         "request_timeout": f"{limits.receive_seconds}s",

@@ -170,17 +170,17 @@ class Gateway:
         if self.splits()[model].closed is not None:
             self.change(model, lambda split: replace(split or Split(model, self.base_model), closed=None))
 
-    def running(self, model: str, side: str, engine: str | None = None) -> int:
-        """Requests under way at that side of the split, by the gateway's own counter. Raises httpx.HTTPError."""
-        return self.counters(model, side, engine).get("upstream_rq_active", 0)
-
     def counters(self, model: str, side: str, engine: str | None = None) -> dict[str, int]:
         """Envoy's counters and gauges of one side's cluster, e.g. upstream_rq_total. Empty before its first use."""
         cluster = f"cluster.{cluster_of(model, side, engine)}."
-        asked = {"filter": f"^{re.escape(cluster)}", "format": "json", "type": "All"}
+        return {name.removeprefix(cluster): value for name, value in self.stats(f"^{re.escape(cluster)}").items()}
+
+    def stats(self, pattern: str) -> dict[str, int]:
+        """Envoy's counters and gauges whose name the regular expression finds. Raises httpx.HTTPError."""
+        asked = {"filter": pattern, "format": "json", "type": "All"}
         answer = httpx.get(f"{self.admin_url}/stats", params=asked, timeout=5).raise_for_status()
         rows = [row for row in answer.json()["stats"] if "name" in row and "value" in row]
-        return {row["name"].removeprefix(cluster): int(row["value"]) for row in rows if str(row["value"]).isdigit()}
+        return {row["name"]: int(row["value"]) for row in rows if str(row["value"]).isdigit()}
 
     def _await(self, version: str, deadline: float, timeout: float) -> None:
         observed = "no answer"

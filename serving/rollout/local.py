@@ -4,15 +4,13 @@ has an engine of its own, and the gateway splits over both."""
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serving.engine import unload_adapter
+from serving.gateway.drain import drained
 from serving.gateway.envoy import Split
 from serving.gateway.state import Gateway
-
-DRAIN_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,13 +67,8 @@ class LocalTarget:
             self.gateway.change(model, edit)
 
     def drain(self, model: str, seconds: float) -> bool:
-        """Until no request of the candidate runs, at most `seconds`; says whether they all ended."""
-        deadline = time.monotonic() + seconds
-        while self.gateway.running(model, "candidate", self.candidate_engine):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(DRAIN_POLL_SECONDS)
-        return True
+        """Until the candidate has no request left, at most `seconds`; says whether they all ended."""
+        return drained(self.gateway, [(model, "candidate", self.candidate_engine)], seconds)
 
     def remove(self, candidate: str) -> None:
         """Out of the engine and out of its folder, so that a restarted engine does not know it either."""

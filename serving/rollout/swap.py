@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serving.engine import under_way
-from serving.rollout.local import DRAIN_POLL_SECONDS, LocalTarget
+from serving.gateway.drain import LOOK_SECONDS, drained
+from serving.rollout.local import LocalTarget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +46,11 @@ class SwapTarget(LocalTarget):
         for one in self.models:
             self.gateway.close(one, self.gap_seconds)
         deadline = time.monotonic() + self.drain_limit
-        while self._busy() and time.monotonic() < deadline:
-            time.sleep(DRAIN_POLL_SECONDS)
+        sides = [(one, side, None) for one in self.models for side in ("stable", "candidate")]
+        drained(self.gateway, sides, self.drain_limit)
+        while under_way(self.gateway.engine_url) and time.monotonic() < deadline:  # those of the base model's name too
+            time.sleep(LOOK_SECONDS)
         self.replace(candidate)
-
-    def _busy(self) -> bool:
-        """The gateway's counter knows those that are on their way, the engine's those of the base model's name too."""
-        return any(self.gateway.running(one, "stable") for one in self.models) or under_way(self.gateway.engine_url) > 0
 
 
 def gap_told(start_seconds: float | None, drain_seconds: float, fallback: str | None) -> str:

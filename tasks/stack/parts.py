@@ -172,6 +172,7 @@ def _vllm(settings: Settings, port: int, engine: Engine, name: str = "vllm") -> 
         "VLLM_PLUGINS": "lora_filesystem_resolver",
         "VLLM_LORA_RESOLVER_CACHE_DIR": str(settings.adapters),
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",  # far above the gateway's 4 s: a late timer of Envoy's must not meet a closing one
         **({"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"} if settings.otlp_url else {}),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "INFO",  # at DEBUG it writes prompts into its log

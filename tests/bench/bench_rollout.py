@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 
+from serving.gateway.drain import drained
 from serving.gateway.envoy import VERSION_HEADER
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.ask import ask
@@ -140,9 +141,7 @@ class Bench:
         """A pool's proxy ends; its adapter is on the engine too. The first run of this bench cut twenty streams here."""
         if promoted:
             self.target.promote(MODEL, promoted)
-        deadline = time.monotonic() + 60
-        while self.target.gateway.running(MODEL, "stable", engine) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        drained(self.target.gateway, [(MODEL, side, engine) for side in ("stable", "candidate")], 60)
 
     def _run(self, candidate: str, fault: Fault, target: LocalTarget, engine: str) -> Ended:
         stable, began = self.target.stable(MODEL), time.monotonic()
