@@ -19,6 +19,7 @@ from rag.vectors import Vector
 
 Mode = Literal["hybrid", "vector", "text"]
 CANDIDATES = 40  # of each list, before fusion
+WEIGHTS = {"hybrid": (0.7, 0.3), "text": (0.0, 1.0), "vector": (1.0, 0.0)}  # of the cosine, and of the share of words
 PER_SOURCE = 5  # passages of one document before another document's come
 EF_SEARCH = 100
 _STATEMENTS = {
@@ -71,6 +72,7 @@ class Query:
             "vector": PgVector(self.vector).to_text(), "text": self.text, "k": self.k,
             "kinds": list(self.where.kinds), "under": self.where.under, "per_source": self.per_source,
             "candidates": max(self.k, CANDIDATES), "by_vector": self.mode != "text", "by_text": self.mode != "vector",
+            "vector_weight": WEIGHTS[self.mode][0], "text_weight": WEIGHTS[self.mode][1],
         }  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from evals.suite import SuiteInvalid, load_yaml
 
 SPEC, QUESTIONS, CORPORA = "retrieval.yaml", "questions.jsonl", "corpora"
-Kind = Literal["semantic", "keyword", "mixed", "none"]
+Kind = Literal["semantic", "keyword", "mixed", "verbatim", "none"]
+ANSWERABLE: tuple[Kind, ...] = ("semantic", "keyword", "mixed", "verbatim")
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -13,7 +13,7 @@ from rag.answer import select_hits
 from rag.chunk import Hit
 from rag.rank import MODES, Ranking, rank
 from rag.search import Mode
-from tasks.documents_suite import CORPORA, DocumentsSuiteInvalid, Kind, Question, by_corpus, load_questions
+from tasks.documents_suite import ANSWERABLE, CORPORA, DocumentsSuiteInvalid, Kind, Question, by_corpus, load_questions
 from tasks.rag import Parts
 from tasks.whole_file import write_whole
 
@@ -85,7 +85,7 @@ def _summary(
     pins: dict[str, str],
 ) -> Measured:
     corpora = sorted({corpus for corpus, _, _ in ranked})
-    groups = [(corpus, kind) for corpus in (*corpora, "all") for kind in ("semantic", "keyword", "mixed", "all")]
+    groups = [(corpus, kind) for corpus in (*corpora, "all") for kind in (*ANSWERABLE, "all")]
     figures: dict[str, Figures] = {}
     minus: dict[str, Difference] = {}
     for corpus, kind in groups:
@@ -93,7 +93,7 @@ def _summary(
             mode: [one for (c, k, m), rows in sorted(ranked.items()) if m == mode and corpus in (c, "all") and kind in (k, "all") for one in rows]
             for mode in MODES
         }  # fmt: skip
-        for mode, rows in by_mode.items():
+        for mode, rows in ((mode, rows) for mode, rows in by_mode.items() if rows):  # a corpus may lack a kind
             figures[f"{corpus}/{kind}/{mode}"] = _figures(rows)
             if mode != "hybrid":
                 first = [one.ndcg for one in by_mode["hybrid"]]

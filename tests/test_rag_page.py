@@ -119,7 +119,7 @@ def test_a_question_is_asked_and_its_source_opened_by_the_keyboard_alone(asked: 
     sources = browser.ask("[...document.querySelectorAll('li')].map(item => item.className)")
     assert sources[0] == "cited" and len(sources) == 3
     head = browser.ask("document.querySelector('summary').innerText")
-    assert re.search(r"^\[1\] docs/rollback\.md › Rollback line 1 · similarity 0\.\d\d · score 0\.0\d+$", head)
+    assert re.search(r"^\[1\] docs/rollback\.md › Rollback line 1 · similarity 0\.\d\d · score 0\.\d\d\d\d$", head)
     browser.shoot("answered-1280")
     for _ in range(2):  # the button, then the link in the answer
         browser.press("Tab", 9)

@@ -1,5 +1,7 @@
 """Search in a real Postgres: fusion, filters that still give k, diversity, recall, and any text as a question."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -15,19 +17,32 @@ def test_the_best_of_both_lists_comes_first(store: Store) -> None:
     store.index(DOCUMENTS)
     first, second = store.search("one command undoes", 2)
     assert first.chunk == cut("rollback.md", DOCUMENTS["rollback.md"])[0]
-    assert (first.score, first.vector_rank, first.text_rank) == (pytest.approx(2 / 61), 1, 1)  # 1/(60 + 1) twice
-    assert (second.score, second.vector_rank, second.text_rank) == (pytest.approx(1 / 62), 2, None)
+    assert (first.score, first.vector_rank, first.text_rank) == (pytest.approx(0.7 * first.similarity + 0.3), 1, 1)
+    assert (second.score, second.vector_rank, second.text_rank) == (pytest.approx(0.7 * second.similarity), 2, None)
     assert 1 >= first.similarity > second.similarity
 
 
 def test_a_rare_word_is_found_where_the_vector_does_not_help(store: Store) -> None:
     documents = {f"{i}.md": f"Common words all over again, part {i}." for i in range(60)}
     store.index(documents | {"rare.md": "Beware of hnsw."})
-    vector = store.embedder.embed(["Common words all over again"])[0]
-    assert "rare.md" in {hit.chunk.source for hit in store.search("Who warns of hnsw?", 2, vector=vector)}
-    only = store.search("Who warns of hnsw?", 5, mode="text", vector=vector)
+    vector = store.embedder.embed(["over"])[0]  # nearer to all the others
+    assert store.search("What is hnsw?", 1, vector=vector)[0].chunk.source == "rare.md"
+    only = store.search("What is hnsw?", 5, mode="text", vector=vector)
     assert [hit.chunk.source for hit in only] == ["rare.md"]
     assert "rare.md" not in {hit.chunk.source for hit in store.search("hnsw", 5, mode="vector", vector=vector)}
+
+
+def test_a_passage_is_worth_the_share_of_the_weight_of_the_words_that_it_has(store: Store) -> None:
+    texts = ["apple pear", "pear", "plum", "plum"] + [f"other{i}" for i in range(6)]
+    store.index_chunks(plain_chunks(texts))
+    weight = {number: math.log(1 + (10 - number + 0.5) / (number + 0.5)) for number in (0, 1, 2)}  # of ten passages
+    whole = weight[1] + weight[2] + weight[0]  # apple in one, pear in two, cherry in none
+    found = {hit.chunk.text: hit.score for hit in store.search("apple pear cherry", 5, mode="text")}
+    assert found == {
+        "apple pear": pytest.approx((weight[1] + weight[2]) / whole), "pear": pytest.approx(weight[2] / whole)
+    }  # fmt: skip
+    by_vector = store.search("apple pear", 10, vector=store.embedder.embed(["apple pear"])[0])
+    assert by_vector[0].score == pytest.approx(1.0) and by_vector[-1].text_rank is None
 
 
 def test_words_of_a_heading_count_for_the_passages_below_it(store: Store) -> None:

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from rag.ask import Chat
 from rag.chunk import Limits, chunk_document
 from rag.corpus import find_files
 from rag.embed import LocalEmbedder
+from rag.support import best_quote
 from tasks.documents_suite import DocumentsSuiteInvalid, load_questions
 from tasks.recall import ACCEPTED, accept, hold_to_accepted, measure
 from tasks.recall_answers import Answers, measure_answers
@@ -24,6 +26,7 @@ SUITE = Path(__file__).parents[1] / "evals" / "documents"
 
 def test_every_answer_stands_in_a_passage_of_the_corpora(local_embedder: LocalEmbedder) -> None:
     passages: dict[tuple[str, str], list[str]] = {}
+    shares: dict[str, list[float]] = defaultdict(list)
     for corpus in ("liftlock", "postgresql"):
         root = SUITE / "corpora" / corpus
         for file in find_files([root], root):
@@ -33,12 +36,15 @@ def test_every_answer_stands_in_a_passage_of_the_corpora(local_embedder: LocalEm
         if question.kind != "none":
             held = [text for text in passages[question.corpus, question.source] if question.holds in text]
             assert held, question
+            shares[question.kind].append(best_quote(question.question, {1: " ".join(held)}).share)
+    # A mixed question has a name of its passage and else other words; a verbatim one has most of its words.
+    assert mean(shares["semantic"]) < mean(shares["mixed"]) < 0.4 and mean(shares["verbatim"]) > 0.6
 
 
 def test_the_suite_is_as_large_as_it_says() -> None:
     questions = load_questions(SUITE)
     kinds = Counter((question.corpus, question.kind) for question in questions)
-    assert len(questions) == len({question.question for question in questions}) == 123
+    assert len(questions) == len({question.question for question in questions}) == 184
     assert kinds["liftlock", "none"] == kinds["postgresql", "none"] == 10
     assert min(kinds.values()) >= 10
     held = json.loads((SUITE / ACCEPTED).read_text())["ndcg"]

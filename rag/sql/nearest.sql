@@ -12,7 +12,7 @@ with nearest as materialized (
     from nearest
 )
 select id, source, kind, headings, ordinal, line, text, digest,
-       1 - distance as similarity, (1.0 / (60 + rank))::float8 as score, rank as vector_rank, null::bigint as text_rank
+       1 - distance as similarity, 1 - distance as score, rank as vector_rank, null::bigint as text_rank
 from spread
 order by copy > 1, nth > %(per_source)s, rank
 limit %(k)s

@@ -1,7 +1,9 @@
--- Hybrid search in one statement. Reciprocal rank fusion: a rank r in either list is worth 1 / (60 + r) (Cormack,
--- Clarke and Buettcher, SIGIR 2009). A passage's words count by how rare they are (inverse document frequency, as BM25 has
--- it: Robertson and Zaragoza 2009); ts_rank knows nothing of rarity. Any of the question's words is enough to match,
--- because a question rarely shares all of them with the passage that answers it.
+-- Hybrid search in one statement: the nearest vectors and the best matches of words are the candidates, and each of them, from
+-- whichever list, is scored by both: %(vector_weight)s of its cosine and %(text_weight)s of the share that its words have in the weight of all
+-- words asked. Both lie on scales of their own that no other candidate moves (Bruch, Gai and Ingber, TOIS 2023: such a sum is
+-- ahead of fusing ranks). A word counts by how rare it is (inverse document frequency, as BM25 has it: Robertson and Zaragoza
+-- 2009); ts_rank knows nothing of rarity. Any of the question's words is enough to match, because a question rarely shares
+-- all of them with the passage that answers it.
 -- Diversity: copies of one passage, and more than %(per_source)s passages of one document, come after everything else.
 with nearest as materialized (
     select id, row_number() over (order by distance, id) as rank
@@ -17,8 +19,8 @@ with nearest as materialized (
     select lexeme, found.id
     from asked, lateral (select id from {table} as chunk where chunk.words @@ word and {filter} offset 0) as found
 ), weighed as materialized (
-    select lexeme, ln(1 + (greatest(total, number) - number + 0.5) / (number + 0.5)) as weight
-    from (select lexeme, count(*) as number from holding group by lexeme) as counted,
+    select lexeme, word, ln(1 + (greatest(total, number) - number + 0.5) / (number + 0.5)) as weight
+    from (select lexeme, word, count(id) as number from asked left join holding using (lexeme) group by lexeme, word) as counted,
          (select reltuples::float8 as total from pg_class where oid = {name}::regclass) as statistics
 ), matching as materialized (
     select id, row_number() over (order by weight desc, id) as rank
@@ -27,14 +29,16 @@ with nearest as materialized (
         group by id order by weight desc, id limit %(candidates)s
     ) as found
 ), fused as materialized (
-    select id, nearest.rank as vector_rank, matching.rank as text_rank,
-           coalesce(1.0 / (60 + nearest.rank), 0)::float8 + coalesce(1.0 / (60 + matching.rank), 0)::float8 as score
-    from nearest full join matching using (id)
+    select id, nearest.rank as vector_rank, matching.rank as text_rank from nearest full join matching using (id)
+), scored as materialized (
+    select chunk.*, vector_rank, text_rank, %(vector_weight)s * similarity + %(text_weight)s * share as score
+    from fused, -- few: one look-up each
+         lateral (select *, 1 - (embedding <=> %(vector)s::{vector}) as similarity from {table} as one where one.id = fused.id offset 0) as chunk,
+         lateral (select coalesce(sum(weight) filter (where chunk.words @@ word) / sum(weight), 0) as share from weighed) as shared
 ), spread as (
-    select chunk.*, fused.score, vector_rank, text_rank, 1 - (embedding <=> %(vector)s::{vector}) as similarity,
-           row_number() over (partition by digest order by score desc, chunk.id) as copy,
-           row_number() over (partition by source order by score desc, chunk.id) as nth
-    from fused, lateral (select * from {table} as one where one.id = fused.id offset 0) as chunk -- few: one look-up each
+    select *, row_number() over (partition by digest order by score desc, id) as copy,
+           row_number() over (partition by source order by score desc, id) as nth
+    from scored
 )
 select id, source, kind, headings, ordinal, line, text, digest, similarity, score, vector_rank, text_rank
 from spread
