@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,18 @@ def test_a_flows_pod_knows_its_database_registry_and_prefect_and_has_no_engine(m
     for part in ("vllm", "gateway", "gateway_admin"):
         with pytest.raises(StackDown, match="has no address"):
             getattr(where, part)
+
+
+def test_a_flow_writes_only_into_the_volumes_of_its_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of the hub is fetched into the models folder; the image is read-only."""
+    for name, value in pod_environment(SECRETS).items():
+        monkeypatch.setenv(name, value)
+    (container,) = job()["spec"]["template"]["spec"]["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    writable = [Path(each["mountPath"]) for each in container["volumeMounts"] if not each.get("readOnly")]
+    written = Settings().state, Settings().models, Path(os.environ["HOME"]), Path(os.environ["PREFECT_HOME"])
+    for folder in written:
+        assert any(folder.is_relative_to(each) for each in writable), folder
 
 
 def allowed(

@@ -13,8 +13,9 @@ import pytest
 
 from serving.delivery.apply_effect import ApplyEffect
 from serving.delivery.conflicts import Conflict
-from serving.delivery.kube_api import FIELD_MANAGER
+from serving.delivery.kube_api import FIELD_MANAGER, KubeApi
 from serving.delivery.target import NOTHING
+from serving.kube.connect import ClusterRefused
 from serving.rollout.kept import Rollouts
 from tasks.rollouts import abort
 from tests.delivery_process import MODEL, Asked, kill_in_every_phase, killed_when, release, target_of
@@ -139,6 +140,31 @@ def test_a_first_release_that_is_bad_leaves_nothing(scene: Scene) -> None:
     assert scene.names(DEPLOYMENTS) == set()
     assert scene.names("/api/v1/namespaces/NS/configmaps") <= {"kube-root-ca.crt"}
     assert target_of(scene.asked).stable(MODEL) == NOTHING
+
+
+class OneRefused(KubeApi):
+    """The first deletion of a route is refused, as a webhook or a missing right would."""
+
+    is_asked = False
+
+    def delete(self, path: str) -> None:
+        if "/httproutes/" in path and not self.is_asked:
+            self.is_asked = True
+            raise ClusterRefused(f"DELETE {path}: forbidden", 403)
+        super().delete(path)
+
+
+def test_an_undo_of_the_first_release_that_breaks_off_is_finished_by_the_next(scene: Scene) -> None:
+    target = target_of(scene.asked)
+    target.place(MODEL, f"{MODEL}-v1")
+    assert isinstance(target.effect, ApplyEffect)
+    refused = replace(target, effect=replace(target.effect, api=OneRefused(kubeconfig=scene.asked.kubeconfig)))
+    with pytest.raises(ClusterRefused, match="forbidden"):
+        refused.remove(f"{MODEL}-v1")
+    assert scene.names(DEPLOYMENTS) == set() and scene.get(ROUTE)  # half of it is gone
+    target.remove(f"{MODEL}-v1")
+    assert scene.names(ROUTE.rpartition("/")[0]) == scene.names(POOLS) == set()
+    assert scene.names("/api/v1/namespaces/NS/configmaps") <= {"kube-root-ca.crt"}
 
 
 def test_the_record_is_written_before_anything_is_made_so_that_a_kill_leaves_nothing_behind(scene: Scene) -> None:

@@ -62,8 +62,10 @@ class ApplyEffect:
         return diff(_manifests(before), _manifests(files_of(change.record)))
 
     def _apply(self, change: Change, wanted: list[Object]) -> None:
-        _, before = self.inventory.read()
-        text = to_text(change.record) if change.record else ""
+        held, before = self.inventory.read()
+        text = (
+            to_text(change.record) if change.record else held
+        )  # until the last object is gone: nobody else would come back
         self.inventory.write(text, before | {key_of(each) for each in wanted})
         for each in wanted:
             self._take(each)
