@@ -1,5 +1,6 @@
 """The real Envoy's duties: ids, stripped headers, errors in OpenAI's shape, limits, and an access log without prompts."""
 
+import asyncio
 import json
 import re
 import time
@@ -7,16 +8,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
 import pytest
 
 from serving.gateway.model import CLIENT_HEADER, VERSION_HEADER, Limits
+from tests.bench.open_loop import Clients
+from tests.bench.rollout_load import instant_engine
 from tests.fix_engine import BASE, Behaviour, FakeEngine
 from tests.fix_envoy import Envoy, running_envoy
 
 CHAT = "/v1/chat/completions"
+BURST = 400
 PUBLIC, ENGINE_NAME = "duties", "duties-0a1b2c3d4e5f"
 PARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 SECRET = "the-prompt-that-nobody-may-log"
@@ -242,6 +247,22 @@ def test_beyond_the_circuit_breaker_requests_are_refused_at_once(engine: FakeEng
     for answer in refused:
         assert_error(answer, 503, "server_error", "engine_unavailable")
         assert answer.elapsed.total_seconds() < 0.9
+
+
+def test_a_burst_within_the_limit_is_served_whole(tmp_path: Path) -> None:
+    """Requests that come at once all wait for their connections: with room for 128 of them, an idle gateway refused the others."""
+    with instant_engine() as address, running_envoy(tmp_path, address) as envoy:
+        envoy.gateway.set_stable(PUBLIC, ENGINE_NAME)
+        parts = urlsplit(envoy.url)
+        clients = Clients(parts.hostname or "", parts.port or 0, PUBLIC)
+
+        async def burst() -> None:
+            opened = (asyncio.open_connection(parts.hostname, parts.port) for _ in range(BURST))
+            clients.idle.extend(await asyncio.gather(*opened))
+            await asyncio.gather(*(clients.ask(1) for _ in range(BURST)))
+
+        asyncio.run(burst())
+    assert [row[-1] for row in clients.rows] == [""] * BURST
 
 
 def test_an_engine_that_keeps_failing_is_counted_out_but_one_alone_is_still_asked(

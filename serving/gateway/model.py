@@ -73,8 +73,9 @@ def endpoint_of(text: str) -> Endpoint:
 class Limits:
     """What one request and all requests of one side may take.
 
-    A prompt of 220 KB is 0.3 MB of JSON at the worst, so `body_bytes` has room for ten of them. `requests` under way a side of
-    a split; beyond it clients get 503 at once instead of a place in a queue that outlasts them.
+    A prompt of 220 KB is 0.3 MB of JSON at the worst, so `body_bytes` has room for ten of them. `requests` are under way a side
+    of a split, and `waiting` wait: as many, because each of a burst waits for its connection. Beyond both clients get 503 at
+    once instead of a place in a queue that outlasts them.
     """
 
     body_bytes: int = 4 << 20
@@ -82,7 +83,7 @@ class Limits:
     request_seconds: int = 300
     receive_seconds: int = 30
     requests: int = 512
-    waiting: int = 128
+    waiting: int = 512
 
 
 DEFAULT_LIMITS = Limits()
