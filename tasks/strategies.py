@@ -14,12 +14,13 @@ from serving.rollout.strategy import Choice, Room, Strategy, choose
 from tasks.artifacts import Dataset, FitReport
 from tasks.base_model import resolve_base
 from tasks.live_gate import live_comparison
-from tasks.place import Place, covered, current_place, engine_of, own_engine, served_by, start
+from tasks.place import Place, covered, current_place, engine_of, own_engine, served_by, split_of, start
 from tasks.run import current_run
 from tasks.settings import Settings
 from tasks.spec import Release
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of
+from tasks.stack.engine import EngineBusy
 from tasks.stack.own_engines import read_own
 from tasks.swap import swap_target, told, unfinished
 
@@ -34,7 +35,10 @@ def placed(settings: Settings, fit: FitReport, spec: Release, engine_model: str)
     """The strategy, and the engine that serves the candidate; one of its own is started. Raises StrategyMissing, EngineBusy."""
     engine = engine_of(spec, resolve_base(spec.base_model, settings))
     here = current_place(settings, spec.name)
-    fits_in = covered(settings, here, engine) and not unfinished(settings, spec.name)
+    enough = covered(settings, here, engine)
+    if not enough:
+        _refuse_itself(settings, spec.name, engine_model, here)
+    fits_in = enough and not unfinished(settings, spec.name)
     own = own_engine(settings, spec.name, engine, engine_model) if not fits_in and settings.vllm_url is None else None
     if own and spec.delivery.strategy in ("auto", "mirror") and own in read_own(settings.state):
         return Choice("pool", "an engine of its own runs beside the first one already"), start(settings, own)
@@ -46,6 +50,22 @@ def placed(settings: Settings, fit: FitReport, spec: Release, engine_model: str)
     if choice.strategy in ("adapter", "swap"):
         return choice, here
     return choice, start(settings, own_engine(settings, spec.name, engine, engine_model))
+
+
+def _refuse_itself(settings: Settings, model: str, engine_model: str, here: Place) -> None:
+    """A version that has all the traffic is no candidate, so nothing would bring it to another engine. Raises EngineBusy."""
+    split = split_of(settings, model)
+    if split is None or split.stable != engine_model:
+        return
+    next_step = (
+        "Release a new version"
+        if here.own
+        else "Run `liftlock down`, then this release again: the engine then starts with what it asks for"
+    )
+    raise EngineBusy(
+        f"{engine_model} serves {model} already, and {here.part} runs with less than the release asks for (see `serving`); required: "
+        f"another version, because one is not rolled out against itself. {next_step}"
+    )
 
 
 def strategy_of(fit: FitReport, served: int, spec: Release, fits_in: bool = True) -> Choice:

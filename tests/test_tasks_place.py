@@ -10,8 +10,12 @@ from serving.gateway.model import Split
 from serving.gateway.state import Gateway
 from tasks.place import Place, covered, current_place, own_engine, served_by
 from tasks.settings import Settings
+from tasks.spec import load_release
 from tasks.stack.engine import Engine, EngineBusy, write_engine
 from tasks.stack.own_engines import OwnEngine, part_of, read_own, write_own
+from tasks.strategies import placed
+from tests.fix_outcome import fit
+from tests.fix_stack import SUITE
 
 FIRST = Engine("/models/small")
 WIDE = replace(FIRST, max_model_len=8192)
@@ -76,3 +80,16 @@ def test_splits_follow_an_engine_to_its_new_address(settings: Settings) -> None:
     gateway = Gateway(settings.state / "gateway", "", "http://127.0.0.1:4", "small")
     gateway.readdress({at(1): "http://127.0.0.1:70", at(2): at(2)})
     assert gateway.splits() == {"tickets": Split("tickets", "tickets-a", stable_engine="http://127.0.0.1:70")}
+
+
+@pytest.mark.parametrize(("stable_at", "said"), [(None, "Run `liftlock down`"), (1, "Release a new version")])
+def test_a_version_is_not_brought_to_another_engine_against_itself(
+    settings: Settings, stable_at: int | None, said: str
+) -> None:
+    """It has all the traffic, so a rollout would end at once, with an engine that gives less than the release promises."""
+    spec = load_release(SUITE / "release.yaml", ()).model_copy(update={"name": "tickets"})
+    if stable_at:
+        write_own(settings.state, [OwnEngine("tickets", 1, FIRST)])
+    split(settings, stable_engine=at(stable_at) if stable_at else None)
+    with pytest.raises(EngineBusy, match=said):
+        placed(settings, fit(), spec, "tickets-a")
