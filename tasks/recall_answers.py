@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from rag.answer import Answer
-from rag.ask import Asked, ask
+from rag.ask import Asked, Step, stream
 from rag.support import find_support
 from tasks.documents_suite import Question, load_questions
 from tasks.rag import Parts
 from tasks.recall import tenant_of
 
+AT_ONCE = 8  # questions, so that the engine works on several in one batch
 Progress = Callable[[str, int, int], None]
 
 
@@ -40,16 +42,32 @@ def measure_answers(parts: Parts, suite: Path, model: str | None, progress: Prog
 
     Raises DocumentsSuiteInvalid, ModelUnnamed, ChatUnavailable, ChatRefused, NotIndexed.
     """
-    questions = load_questions(suite)
     given: dict[str, list[tuple[Question, Answer]]] = {"answerable": [], "unanswerable": []}
-    for done, question in enumerate(questions):
-        progress("answered", done, len(questions))
-        request_id = uuid.uuid4().hex
-        asked = Asked(question.question, tenant_of(question.corpus), request_id=request_id)
-        embedder, chat = parts.embedder(request_id), parts.chat(model, request_id)
-        answer = ask(asked, conn=parts.conn, embedder=embedder, chat=chat)
-        given["unanswerable" if question.kind == "none" else "answerable"].append((question, answer))
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        asked = [(question, pool.submit(_answer, _found(parts, question, model))) for question in load_questions(suite)]
+        for done, (question, answer) in enumerate(asked):
+            progress("answered", done, len(asked))
+            given["unanswerable" if question.kind == "none" else "answerable"].append((question, answer.result()))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return {name: count(pairs) for name, pairs in given.items()}
+
+
+def _found(parts: Parts, question: Question, model: str | None) -> Iterator[Step]:
+    """Up to its sources: the search is done here, because the connection is one thread's."""
+    request_id = uuid.uuid4().hex
+    asked = Asked(question.question, tenant_of(question.corpus), request_id=request_id)
+    steps = stream(asked, conn=parts.conn, embedder=parts.embedder(request_id), chat=parts.chat(model, request_id))
+    next(steps)
+    return steps
+
+
+def _answer(steps: Iterator[Step]) -> Answer:
+    *_, last = steps
+    if last.answer is None:
+        raise AssertionError("a stream ends with the answer")
+    return last.answer
 
 
 def count(given: Iterable[tuple[Question, Answer]]) -> Answers:
