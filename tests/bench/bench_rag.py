@@ -1,4 +1,5 @@
-"""Ingest, recall, latency and throughput of the index, against plain COPY, exact scans and other stores. `make bench-rag`.
+"""Ingest, recall, latency and throughput of the index, against plain COPY, exact scans and other stores; hybrid search against its legs.
+`make bench-rag`.
 
 It starts a Postgres of its own on loopback. The vectors are drawn around random centres, because no collection of 100,000
 real passages is at hand; distances of real texts are less even. `--peers PYTHON` names a Python of an environment of its
@@ -32,6 +33,7 @@ from rag.schema import as_tenant, migrate
 from rag.search import Filter, Query, search
 from tests import fix_postgres
 from tests.bench.figures import Figure, end
+from tests.bench.rag_quality import quality, show_quality, told_quality
 from tests.bench.rag_unchanged import unchanged
 
 DIMENSION, CENTRES, SPREAD = 384, 2000, 0.6
@@ -273,6 +275,7 @@ def show(figures: dict[str, Any]) -> None:
     print("  {files} files of which none changed: {seconds:.2f} s, {embedded} embedded".format(**figures["unchanged"]))
     for name, one in figures.get("peers", {}).items():
         print(f"  {name}: {one}")
+    show_quality(figures["quality"])
 
 
 def main() -> int:
@@ -290,6 +293,7 @@ def main() -> int:
     fix_postgres.OPTIONS |= {"shared_buffers": "1GB", "max_wal_size": "4GB"}
     with fix_postgres._folder() as folder, fix_postgres._server(binaries, folder) as dsn:
         figures = {"unchanged": unchanged(dsn)} | measure(dsn, rows, given.peer_rows, given.peers)
+        figures["quality"] = quality(dsn)
     show(figures)
     return end("rag", told(figures), short=given.short, details=figures)
 
@@ -309,7 +313,7 @@ def told(figures: dict[str, Any]) -> list[Figure]:
         said.append(
             Figure("QPS beside other stores", peers["liftlock"]["qps"], "", "higher", beside=others, noise=0.25)
         )
-    return said
+    return said + told_quality(figures["quality"])
 
 
 if __name__ == "__main__":
