@@ -26,13 +26,6 @@ settings = get_settings()
 export_mlflow(mlflow_address(settings))
 spec = load_release(Path("release.yaml"), needed=("nothing",))
 """
-SERVE = """
-from tasks.cluster_rollout import serve_on_cluster
-from tasks.delivered import as_delivered
-for version in sys.argv[1:]:
-    serve_on_cluster(settings, spec, ModelVersion(spec.name, version, "", "", ""), print)
-assert as_delivered(settings, spec) == spec
-"""
 ROLL_OUT = """
 from serving.modelcar import Modelcar
 from tasks.cluster_rollout import roll_out_on_cluster
@@ -106,18 +99,6 @@ def on_cluster(released: Any, registered: str, cluster: Cluster, tmp_path: Path)
 def pools(cluster: Cluster, namespace: str) -> list[str]:
     found = cluster.get(f"/apis/inference.networking.k8s.io/v1/namespaces/{namespace}/inferencepools")["items"]
     return [each["metadata"]["name"] for each in found]
-
-
-def test_a_version_of_the_registry_is_served_on_the_cluster_and_an_earlier_one_again(
-    on_cluster: Any, registered: str, cluster: Cluster
-) -> None:
-    """What a rollback does there: the registry's word, room, place, weight, promotion."""
-    done, namespace = on_cluster(SERVE, "4", "3")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert pools(cluster, namespace) == [f"{registered}-v3"]
-    deployment = cluster.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{registered}-v3")
-    images = [each.get("image", {}).get("reference") for each in deployment["spec"]["template"]["spec"]["volumes"]]
-    assert f"registry.example.com/liftlock/{registered}@sha256:{'3' * 64}" in images
 
 
 def test_a_release_with_a_clusters_target_goes_through_its_canary_there(

@@ -48,6 +48,15 @@ def served(pod: Pod) -> list[str]:
     return [one["metadata"]["name"] for one in found["items"]]
 
 
+def runs_the_registrys_image(pod: Pod, version: str) -> bool:
+    """The version's engine mounts the modelcar's digest that its tag names."""
+    client, space = MlflowClient(pod.environment["LIFTLOCK_MLFLOW_URI"]), pod.place.space
+    found = pod.pods.api.client.get(f"/apis/apps/v1/namespaces/{space}/deployments/{pod.model}-v{version}").json()
+    mounted = [one.get("image", {}).get("reference", "") for one in found["spec"]["template"]["spec"]["volumes"]]
+    digest = client.get_model_version(pod.model, version).tags["liftlock.modelcar"].rpartition("@")[2]
+    return any(one.endswith(f"@{digest}") for one in mounted)
+
+
 def begun(pod: Pod) -> None:
     """A delivery of version 2 that is killed in the middle of its canary."""
     rollouts = Rollouts(Path(pod.environment["LIFTLOCK_STATE"]) / "rollouts" / pod.model)
@@ -79,6 +88,7 @@ def test_every_command_runs_under_the_rights_of_deploy_and_one_verb_less_stops_i
     pod.place.allow()
     back = pod.run("rollback", pod.model)
     assert (back.returncode, champion(pod), served(pod)) == (0, "1", [f"{pod.model}-v1"]), back.stderr
+    assert runs_the_registrys_image(pod, "1")
 
     begun(pod)
     pod.place.without(verb, resource)
