@@ -8,9 +8,11 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+LINK = "120000"
 REGULAR = ("100644", "100755")  # modes of plain files; a link could point at a file of this machine
 
 
@@ -52,14 +54,43 @@ def list_paths(repo: Path, commit: str) -> tuple[str, ...]:
 
 
 def export_tree(repo: Path, commit: str, folder: Path) -> Path:
-    """All files of the commit in `folder`, which is made. Links that leave the folder are refused."""
+    """All files of the commit in `folder`, which is made, byte by byte as Git keeps them. Links that leave the folder are refused.
+
+    No `git archive`: it obeys the commit's own .gitattributes, with which a change could show the gate other bytes than it merges
+    (export-subst, export-ignore, eol, working-tree-encoding).
+    """
     folder.mkdir(parents=True)
-    with tarfile.open(fileobj=io.BytesIO(_git(repo, "archive", "--format=tar", commit))) as archive:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for member, content in _members(repo, commit):
+            archive.addfile(member, io.BytesIO(content))
+    packed.seek(0)
+    with tarfile.open(fileobj=packed) as archive:
         try:
             archive.extractall(folder, filter="data")
-        except tarfile.FilterError as error:
-            raise ChangeUnread(f"the commit {commit} cannot be unpacked safely: {error}; take the link out") from error
+        except (tarfile.FilterError, OSError) as error:
+            raise ChangeUnread(f"the commit {commit} cannot be unpacked safely: {error}; take that file out") from error
     return folder
+
+
+def _members(repo: Path, commit: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """Files and links; a submodule's content is another repository's."""
+    lines = _git(repo, "ls-tree", "-r", "-z", commit).decode(errors="surrogateescape").split("\0")
+    entries = [(*about.split(), path) for about, _, path in (line.partition("\t") for line in lines if line)]
+    blobs = [(mode, name, path) for mode, kind, name, path in entries if kind == "blob"]
+    kept = _git(repo, "cat-file", "--batch", asked="".join(f"{name}\n" for _, name, _ in blobs).encode())
+    at = 0
+    for mode, _, path in blobs:
+        begin = kept.index(b"\n", at) + 1
+        end = begin + int(kept[at:begin].split()[2])
+        content, at = kept[begin:end], end + 1
+        member = tarfile.TarInfo(path)
+        if mode == LINK:
+            member.type, member.linkname = tarfile.SYMTYPE, content.decode(errors="surrogateescape")
+            yield member, b""
+        else:
+            member.size, member.mode = len(content), 0o755 if mode == REGULAR[1] else 0o644
+            yield member, content
 
 
 def read_plain_file(repo: Path, commit: str, path: str) -> bytes | None:
@@ -88,9 +119,10 @@ def _text(repo: Path, *arguments: str) -> str:
     return _git(repo, *arguments).decode().strip()
 
 
-def _git(repo: Path, *arguments: str) -> bytes:
+def _git(repo: Path, *arguments: str, asked: bytes | None = None) -> bytes:
+    """`asked` is what it reads from standard input."""
     try:
-        done = subprocess.run(["git", "-C", str(repo), *arguments], capture_output=True, check=False)
+        done = subprocess.run(["git", "-C", str(repo), *arguments], input=asked, capture_output=True, check=False)
     except FileNotFoundError as error:
         raise ChangeUnread("git is not on the PATH; install it") from error
     if done.returncode != 0:
