@@ -23,30 +23,37 @@ def resolve_base(base_model: str, settings: Settings) -> Path:
         if folder.is_dir():
             return _checked(folder.absolute())
     if base_model.count("/") != 1:
-        have = ", ".join(sorted(path.name for path in settings.models.glob("*") if path.is_dir())) or "none"
+        have = ", ".join(_local(settings)) or "none"
         raise BaseModelRefused(
             f"base_model {base_model!r} is neither a folder nor a Hugging Face id (org/name); models here: {have}"
         )
     return _checked(_download(base_model, settings))
 
 
-def _download(base_model: str, settings: Settings) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def _local(settings: Settings) -> list[str]:
+    found = (*settings.models.glob("*/config.json"), *settings.models.glob("*/*/config.json"))
+    return sorted(str(path.parent.relative_to(settings.models)) for path in found)
 
-    target = settings.models / base_model.split("/")[1]
+
+def _download(base_model: str, settings: Settings) -> Path:
+    """Into org/name below the models folder: another's model of the same name takes nobody's place. Whole, or not there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    target = settings.models / base_model
+    partial = target.with_name(f"{target.name}.partial")
     try:
         snapshot_download(
             base_model,
-            local_dir=target,
+            local_dir=partial,
             allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md"],
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:160]
         raise BaseModelRefused(
             f"base_model {base_model!r} cannot be fetched from the Hugging Face hub: {reason}; check the id, your token and the network"
         ) from None
-    return target
+    return _checked(partial).rename(target)
 
 
 def _checked(folder: Path) -> Path:

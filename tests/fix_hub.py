@@ -54,6 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(401, b"{}")
         if path[:2] == ["api", "models"] and path[4:5] == ["revision"]:
             return self._list("/".join(path[2:4]), path[5])
+        if path[:2] == ["api", "models"] and path[4:5] == ["tree"]:
+            return self._tree("/".join(path[2:4]))
         if path[2:4] == ["resolve", COMMIT]:
             port = self.hub.endpoint.rpartition(":")[2]
             self.send_response(302)
@@ -62,13 +64,30 @@ class _Handler(BaseHTTPRequestHandler):
             return self.end_headers()
         return self._send(404, b"{}")
 
+    def _tree(self, model: str) -> None:
+        files = [
+            {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": path.name}
+            for path in self.hub.models[model].iterdir()
+        ]
+        self._send(200, json.dumps(files).encode())
+
+    def do_HEAD(self) -> None:
+        """What huggingface_hub asks before it downloads a file."""
+        path = self.path.partition("?")[0].strip("/").split("/")
+        file = self.hub.models.get("/".join(path[:2]), Path()) / "/".join(path[4:])
+        self.send_response(200 if file.is_file() else 404)
+        self.send_header("etag", f'"{path[-1]}"')
+        self.send_header("x-repo-commit", COMMIT)
+        self.send_header("content-length", str(file.stat().st_size if file.is_file() else 0))
+        self.end_headers()
+
     def _list(self, model: str, revision: str) -> None:
         folder = self.hub.models.get(model)
         if folder is None or revision not in ("main", "v1", COMMIT):
             self._send(404, b"{}")
             return
         files = [{"rfilename": path.name, "size": path.stat().st_size} for path in folder.iterdir()]
-        self._send(200, self.hub.listing or json.dumps({"sha": COMMIT, "siblings": files}).encode())
+        self._send(200, self.hub.listing or json.dumps({"id": model, "sha": COMMIT, "siblings": files}).encode())
 
     def _file(self, model: str, name: str) -> None:
         if "authorization" in self.headers:
