@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import select
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -229,18 +232,49 @@ def main() -> None:
     warnings.filterwarnings(
         "ignore", message="XDG_RUNTIME_DIR is not set"
     )  # prefect's libraries, on a machine without a login session
-    arguments = sys.argv[1:]
+    code = _run(sys.argv[1:])
     try:
-        code = answer(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _unread()
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        return answer(arguments)
     except typer.Abort:
-        sys.exit(130)
+        return 130
+    except SystemExit:  # typer and rich leave so where a pipe breaks
+        if nobody_reads():
+            return _unread()
+        errors.print("liftlock: the other end closed a connection; run this again")
+        return 1
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and a code
         code, shown = said(error, arguments)
         if type(error).__name__ == "NoArgsIsHelpError":  # a bare group of commands has printed its help itself
             errors.print(shown, end="\n" if shown else "")
         else:
             errors.print(f"liftlock: {shown or type(error).__name__}")
-    sys.exit(code)
+        return code
+
+
+def nobody_reads() -> bool:
+    """Whether the reader of an output stream has left, as in `liftlock history NAME | head`; rich has closed the stream then."""
+    looking = select.poll()
+    for stream in (1, 2):
+        looking.register(stream, 0)
+    return any(event & select.POLLERR for _, event in looking.poll(0)) or os.path.samestat(
+        os.fstat(1), Path(os.devnull).stat()
+    )
+
+
+def _unread() -> int:
+    """The rest goes nowhere, and the code is the one of a program that SIGPIPE ended."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def history(name: Name, as_json: AsJson = False) -> None:
 
     where = connected(start=False)
     from tasks.ledger import DATABASE, moves
-    from tasks.promotion.recall import NoSuchVersion
+    from tasks.promotion.version_name import NoSuchVersion
 
     found = moves(where.dsn(DATABASE), name)
     if not found:

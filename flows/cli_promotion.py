@@ -45,6 +45,9 @@ def promote(
 
     Example: liftlock promote ticket-router@staging --to champion
     """
+    from tasks.promotion.version_name import asked
+
+    asked(what)  # before a stack is started for it
     connected(start=True)
     import mlflow
 

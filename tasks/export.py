@@ -20,7 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from tasks.manifest_files import OutputTaken
 from tasks.promotion.evidence import evidence_folder
 from tasks.promotion.ledger import Line
-from tasks.promotion.recall import NoSuchVersion
+from tasks.promotion.version_name import NoSuchVersion
 from tasks.run import documents_of
 
 README = """\

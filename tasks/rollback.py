@@ -19,7 +19,7 @@ from tasks.promote import Promoted
 from tasks.promotion.database import DATABASE, connect
 from tasks.promotion.ledger import champions, lines
 from tasks.promotion.move import Promoter, Wanted
-from tasks.promotion.recall import NoSuchVersion, recall
+from tasks.promotion.recall import not_found, recall
 from tasks.register import read_version
 from tasks.settings import Settings, get_settings
 from tasks.spec import Release
@@ -48,7 +48,7 @@ def target_of(dsn: str, model: str, to: str | None) -> str:
 
 
 def roll_back(model: str, to: str | None = None, *, reason: str = "", actor: str | None = None) -> Promoted:
-    """Raises NothingToUndo, NoSuchVersion, EvidenceRefused, ReleaseUnderWay (a rollout is under way), WarmUpFailed."""
+    """Raises NothingToUndo, NoSuchVersion, RegistryUnreachable, EvidenceRefused, ReleaseUnderWay (a rollout is under way), WarmUpFailed."""
     settings = get_settings()
     where = addresses(settings)
     version = target_of(where.dsn(DATABASE), model, to)
@@ -56,7 +56,7 @@ def roll_back(model: str, to: str | None = None, *, reason: str = "", actor: str
     try:
         tags = client.get_model_version(model, version).tags
     except MlflowException as error:
-        raise NoSuchVersion(f"{model} version {version}: {error.message}; see `liftlock history {model}`") from None
+        raise not_found(error, f"{model} version {version}", f"see `liftlock history {model}`") from None
     mover = promoter(settings)
     mover.verify(model, "champion", version, {})
     before = alias_version(client, model, "champion")

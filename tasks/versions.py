@@ -12,7 +12,7 @@ from serving.rollout.local import LocalTarget
 from tasks.ledger import DATABASE, alias_version
 from tasks.promotion.database import connect
 from tasks.promotion.ledger import ALIASES, position
-from tasks.promotion.recall import NoSuchVersion
+from tasks.promotion.version_name import NoSuchVersion
 from tasks.settings import get_settings
 from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of

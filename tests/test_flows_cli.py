@@ -18,6 +18,13 @@ from flows.help import GROUPS
 from tasks.spec import load_release
 
 ROOT = Path(__file__).parent.parent
+NOWHERE = {  # all parts are set from outside, and none is there
+    "LIFTLOCK_POSTGRES_DSN": "postgresql://127.0.0.1:1",
+    **{
+        f"LIFTLOCK_{part}": "http://127.0.0.1:1"
+        for part in ("MLFLOW_URI", "PREFECT_API_URL", "VLLM_URL", "GATEWAY_URL", "GATEWAY_ADMIN_URL")
+    },
+}
 COMMANDS = {"release", "init", "schema", "up", "down", "status", "logs"}
 
 
@@ -30,10 +37,10 @@ def liftlock(tmp_path: Path) -> Run:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LIFTLOCK_", "PREFECT_"))}
     env = {**kept, "PYTHONPATH": str(ROOT), "LIFTLOCK_STATE": str(tmp_path / "state"), "COLUMNS": "100"}
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-P", "-m", "flows.cli", *arguments],
-            cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False,
+            cwd=tmp_path, env={**env, **more}, capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
 
     return run
@@ -149,3 +156,30 @@ def test_an_exit_code_of_a_command_is_the_programs(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, cwd=root, env=environment, timeout=60, check=False)
     assert done.returncode == 1, done.stderr
     assert {row["health"] for row in json.loads(done.stdout)["parts"]} == {"down"}
+
+
+@pytest.mark.parametrize("arguments", [["schema"], ["--help"], ["status", "--json"], ["fit", "--help"]], ids=" ".join)
+def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path: Path, arguments: list[str]) -> None:
+    """As `liftlock … | head` does. The reader is gone before the first byte, so the command cannot win the race."""
+    env = {**os.environ, **NOWHERE, "PYTHONPATH": str(ROOT), "LIFTLOCK_STATE": str(tmp_path)}
+    reading, writing = os.pipe()
+    os.close(reading)
+    argv = [sys.executable, "-P", "-m", "flows.cli", *arguments]
+    done = subprocess.run(argv, stdout=writing, stderr=subprocess.PIPE, text=True, env=env, timeout=180, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_name_that_none_can_have_starts_no_stack(liftlock: Run, tmp_path: Path) -> None:
+    assert "names no version; give NAME, NAME@alias" in refused(liftlock("promote", "../x", "--to", "staging"))
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_rollback_without_mlflow_says_that_mlflow_is_away(liftlock: Run) -> None:
+    """It said that there is no such version, which nobody can know then."""
+    done = liftlock("rollback", "ticket-router", "--to", "3", **NOWHERE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        "liftlock: ticket-router version 3 cannot be looked up: MLflow at http://127.0.0.1:1 does not answer"
+    )
+    assert "start it (`liftlock up`), then run this again" in done.stderr

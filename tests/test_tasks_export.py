@@ -16,7 +16,7 @@ from tasks.export import export
 from tasks.manifest_files import OutputTaken
 from tasks.promotion.evidence import keep_document
 from tasks.promotion.ledger import GENESIS, Line, line_hash
-from tasks.promotion.recall import NoSuchVersion
+from tasks.promotion.version_name import NoSuchVersion
 
 KEY = "e" * 64
 

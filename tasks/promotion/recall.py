@@ -15,12 +15,9 @@ from serving.modelcar import Modelcar
 from tasks.artifacts import Dataset, ModelVersion
 from tasks.dataset import read_dataset
 from tasks.promotion.evidence import EvidenceRefused, evidence_folder, read_document
-from tasks.promotion.ledger import ALIASES
+from tasks.promotion.registry import RegistryUnreachable
+from tasks.promotion.version_name import FORMS, NoSuchVersion, asked
 from tasks.spec import Release
-
-
-class NoSuchVersion(LookupError):
-    """MLflow has no such model, alias or version."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +35,25 @@ class Recalled:
 
 
 def find_version(client: mlflow.MlflowClient, text: str) -> tuple[str, str]:
-    """`NAME`, `NAME@alias` or `NAME/version` to (name, version); the bare name means its candidate. Raises NoSuchVersion."""
-    name, at, alias = text.partition("@")
-    name, slash, number = name.partition("/") if not at else (name, "", "")
+    """Name and version of what `asked` reads. Raises NoSuchVersion, RegistryUnreachable."""
+    name, alias, number = asked(text)
     try:
-        if slash:
+        if number is not None:
             return name, str(client.get_model_version(name, number).version)
-        return name, str(client.get_model_version_by_alias(name, alias if at else "candidate").version)
+        return name, str(client.get_model_version_by_alias(name, str(alias)).version)
     except MlflowException as error:
-        raise NoSuchVersion(
-            f"{text}: {error.message}; give NAME, NAME@alias (one of {', '.join(ALIASES)}) or NAME/version"
-        ) from None
+        raise not_found(error, text, FORMS) from None
+
+
+def not_found(error: MlflowException, what: str, next_step: str) -> NoSuchVersion | RegistryUnreachable:
+    """MLflow's client has one exception for what is not there and for a server that is not there."""
+    if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"):
+        address = mlflow.get_tracking_uri()
+        return RegistryUnreachable(
+            f"{what} cannot be looked up: MLflow at {address} does not answer ({error.message[:160]}); start it (`liftlock up`), "
+            "then run this again"
+        )
+    return NoSuchVersion(f"{what}: {error.message}; {next_step}")
 
 
 def recall_spec(client: mlflow.MlflowClient, name: str, version: str) -> Release:
