@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.bench.chaos_checks import listening, misses, strays, versions
-from tests.bench.chaos_faults import Registry, Scene
+from tests.bench.chaos_faults import FAKETIME, Registry, Scene
 from tests.bench.figures import Figure, end
 from tests.fix_envoy import free_ports
 from tests.fix_faulty_proxy import FaultyProxy
@@ -161,6 +161,14 @@ def mounted(folder: Path) -> Path | None:
     return disk if done.returncode == 0 else None
 
 
+def left_out(disk: Path | None) -> list[str]:
+    """The faults that this machine cannot make, and what it would need."""
+    clock = (
+        [] if FAKETIME else ["a clock that jumps: libfaketime is not installed (Debian: apt-get install libfaketime)"]
+    )
+    return clock + ([] if disk else ["a full disk: no file system could be mounted (root can)"])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--releases", type=int, default=100)
@@ -172,6 +180,9 @@ def main() -> int:
     folder.chmod(0o755)
     print(f"{count} releases, seed {asked.seed}, {os.cpu_count()} cores, from {ROOT}", flush=True)
     disk = mounted(folder)
+    missing = left_out(disk)
+    for one in missing:
+        print(f"left out: {one}", flush=True)
     try:
         rounds, left = run(count, asked.seed, folder, disk)
     finally:
@@ -186,7 +197,7 @@ def main() -> int:
         Figure("processes and ports left after down", len(left), goal=0, noise=0),
         Figure("releases that wanted the command again", sum(len(one.codes) > 1 for one in rounds), noise=1),
     ]
-    details = {"seed": asked.seed, "rounds": [asdict(one) for one in rounds]}
+    details = {"seed": asked.seed, "left out": missing, "rounds": [asdict(one) for one in rounds]}
     return end("chaos", figures, short=asked.short, details=details)
 
 
