@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,6 +110,19 @@ class Settings(BaseSettings):
     verification_key: Path | None = Field(
         None, description="Public key that a rollout trusts; left out, the one that signs."
     )
+
+    @field_validator(
+        "mlflow_uri", "prefect_api_url", "vllm_url", "gateway_url", "gateway_admin_url", "fallback", "endpoints", "otlp_url",
+        "registry", "embeddings_url", "cluster_gateway_url", "prometheus_url",
+    )  # fmt: skip
+    @classmethod
+    def _without_credentials(cls, value: str | None) -> str | None:
+        """These addresses are shown: in `liftlock status`, reports, logs and the flow runs' page."""
+        if value and re.search(r"://[^/\s,]*@", value):
+            raise ValueError(
+                "the address holds credentials, and addresses are shown; take them out (docs/local-stack.md says where they belong)"
+            )
+        return value
 
     @property
     def adapters(self) -> Path:
