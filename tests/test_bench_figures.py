@@ -14,7 +14,7 @@ import yaml
 
 from tests.bench.figures import Ending, Figure, NoEnding, end, read_ending
 from tests.bench.figures_page import key_of, read, regressions, render, row_of, worse, write
-from tests.bench.run_benches import DATA, PAGE, REASONS, ROOT, benches, chosen
+from tests.bench.run_benches import DATA, PAGE, REASONS, ROOT, arguments_of, benches, chosen
 
 QUICK = Figure("push", 2.0, "s", "lower", 2.5, (1.9, 2.2), {"curl": 1.5})
 
@@ -115,6 +115,8 @@ def test_all_benches_of_make_help_run_by_default_and_an_unknown_one_is_refused()
     assert chosen([], known, short=False) == known
     with pytest.raises(SystemExit, match="no bench is named modlecar"):
         chosen(["modlecar"], known, short=False)
+    assert arguments_of("rag", True, "peers/python") == "--short --peers peers/python"
+    assert arguments_of("modelcar", False, "peers/python") == ""
 
 
 @pytest.mark.slow

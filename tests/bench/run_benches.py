@@ -1,6 +1,6 @@
 """make bench: runs the benches of the Makefile one after another and writes docs/figures.json and docs/figures.md.
 
-    run_benches.py [BENCH …] [--short]
+    run_benches.py [BENCH …] [--short] [--peers PYTHON]
 
 Without names all benches run. What a bench prints goes to stderr as it comes. The page is written after each bench, so that
 one stopped early loses nothing. Exit 1 where a bench ended without figures, missed a goal, or is worse than the committed ones.
@@ -33,9 +33,14 @@ def benches(makefile: str) -> list[str]:
     return [name.removeprefix("bench-") for name in found if name not in OWN]
 
 
-def run(name: str, short: bool) -> tuple[Ending, float]:
+def arguments_of(name: str, short: bool, peers: str | None) -> str:
+    """What the bench's own target gets as ARGS; only rag has peers that need an environment of their own."""
+    return " ".join([*(["--short"] if short else []), *(["--peers", peers] if peers and name == "rag" else [])])
+
+
+def run(name: str, arguments: str) -> tuple[Ending, float]:
     """Raises NoEnding where the last line is none, whatever the exit code."""
-    argv = ["make", "--no-print-directory", f"bench-{name}", *(["ARGS=--short"] if short else [])]
+    argv = ["make", "--no-print-directory", f"bench-{name}", *([f"ARGS={arguments}"] if arguments else [])]
     began, lines = time.monotonic(), list[str]()
     with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
@@ -54,6 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bench", nargs="*")
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--peers", help="for rag: a Python with the other stores")
     asked = parser.parse_args()
     names = chosen(asked.bench, benches((ROOT / "Makefile").read_text()), asked.short)
     committed, failed = read(DATA), list[str]()
@@ -61,7 +67,7 @@ def main() -> int:
     for name in names:
         print(f"--- bench-{name}", file=sys.stderr, flush=True)
         try:
-            ending, seconds = run(name, asked.short)
+            ending, seconds = run(name, arguments_of(name, asked.short, asked.peers))
         except NoEnding as error:
             failed.append(f"{name}: {error}")
             continue
