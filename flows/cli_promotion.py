@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,7 @@ def connected(*, start: bool) -> Any:
     where = up(settings, lambda _: None) if start else addresses(settings)
     export_client_settings(where)
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"  # a person waits for the answer
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of each try
     return where
 
 

@@ -50,7 +50,7 @@ def not_found(error: MlflowException, what: str, next_step: str) -> NoSuchVersio
     if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"):
         address = mlflow.get_tracking_uri()
         return RegistryUnreachable(
-            f"{what} cannot be looked up: MLflow at {address} does not answer ({error.message[:160]}); start it (`liftlock up`), "
+            f"{what} cannot be looked up: MLflow at {address} does not answer ({error.message[:300]}); start it (`liftlock up`), "
             "then run this again"
         )
     return NoSuchVersion(f"{what}: {error.message}; {next_step}")
