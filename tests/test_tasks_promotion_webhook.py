@@ -80,7 +80,20 @@ def test_a_wrong_signature_or_an_old_timestamp_is_refused_in_words(headers: dict
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"null", b"[]", b"{", b"\xff\xfe", b"[" * 9999, body(data={"name": "m"}), body(data=3)]
+    "content",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 9999,
+        body(data={"name": "m"}),
+        body(data=3),
+        body("\0"),
+        body("\ud800"),
+        body(version="\0"),
+    ],
 )
 def test_a_signed_body_of_another_form_is_refused(content: bytes) -> None:
     """Signed bytes that are no alias event: the sender has the secret, and still nothing breaks."""
@@ -199,6 +212,21 @@ def address(promotion: Promotion, sent: list[dict[str, Any]]) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["../../etc/passwd", "$(touch PWNED)", "'; DROP TABLE alias_journal; --", "m\n\rSet-Cookie: x", "x" * 60_000],
+)
+def test_a_signed_name_that_is_none_goes_nowhere(
+    receiver: Receiver, promotion: Promotion, sent: list[dict[str, Any]], model: str
+) -> None:
+    promotion.move("1", None)
+    with pytest.raises(WebhookRefused) as caught:
+        take(receiver, body(model))
+    assert (caught.value.status, sent) == (404, [])
+    assert len(str(caught.value)) < 200 and "\n" not in str(caught.value)
+    assert promotion.story() == [("champion", None, "1")]
 
 
 def test_the_answers_over_http_are_words(address: str, promotion: Promotion) -> None:

@@ -59,7 +59,15 @@ def _parse(delivery: str, body: bytes) -> Delivery:
         entity, action, data = document["entity"], document["action"], document["data"]
         if entity != ENTITY or action not in ("created", "deleted"):
             raise WebhookRefused(422, f"event: {entity}.{action}, required {ENTITY}.created or {ENTITY}.deleted")
-        version = str(data["version"]) if action == "created" else None
-        return Delivery(delivery, str(data["name"]), str(data["alias"]), version)
+        version = _text(data["version"]) if action == "created" else None
+        return Delivery(delivery, _text(data["name"]), _text(data["alias"]), version)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise WebhookRefused(422, "body: not the JSON of an MLflow alias event") from None
+
+
+def _text(value: object) -> str:
+    """What a database takes: ValueError for half a surrogate pair and for NUL."""
+    text = str(value)
+    if b"\0" in text.encode():
+        raise ValueError("NUL")
+    return text
