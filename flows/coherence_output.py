@@ -99,9 +99,7 @@ def probed_text(rows: list[Observed]) -> str:
     """One line a kind: observed beside declared."""
     lines = [f"{'upstream':<26}{'seconds':>9}{'declared':>10}{'requests':>10}{'declared':>10}  outcome"]
     for row in rows:
-        declared = (
-            "" if row.declared_seconds is None or math.isinf(row.declared_seconds) else f"{row.declared_seconds:.1f}"
-        )
+        declared = "" if row.declared_seconds is None else f"{row.declared_seconds:.1f}"
         wanted = "" if row.declared_requests is None else str(row.declared_requests)
         verdict = "" if row.agrees else "  DISAGREES"
         lines.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,7 @@ from tasks.analysis_policy import policy_of
 from tasks.artifacts import Dataset, ModelVersion, Rollout
 from tasks.cluster import hold_to_cluster
 from tasks.cluster_target import DeliveryUnset, target_of
-from tasks.coherence import hold_manifests
+from tasks.coherence import hold_manifests, incoherent_manifests
 from tasks.delivered import keep_delivery
 from tasks.evaluate import prompts_of
 from tasks.manifests import base_of, desired_of, member_of, platform_of
@@ -134,16 +135,24 @@ def plan_of(spec: Release, delivery: Delivery, prompts: Sequence[Messages], *, f
     )
 
 
-def serve_on_cluster(settings: Settings, spec: Release, version: ModelVersion, say: Say = print) -> None:
-    """A version that was champion before gets all of the traffic, without a canary. It may be repeated. Raises what delivery_of
-    raises, NotSchedulable, Blocked, DeliveryFailed.
+def say_aside(text: str) -> None:
+    """To standard error: standard output may be one document."""
+    print(text, file=sys.stderr)
+
+
+def serve_on_cluster(settings: Settings, spec: Release, version: ModelVersion, say: Say = say_aside) -> None:
+    """A version that was champion before gets all of the traffic, without a canary. It may be repeated. Incoherent manifests are told
+    and stop nothing. Raises what delivery_of raises, NotSchedulable, Blocked, DeliveryFailed.
     """
     delivery = delivery_of(settings, spec, version, say)
     keep_delivery(settings, spec)
     target, name = delivery.target, spec.name
     if target.stable(name) == delivery.word:
         return
-    hold_to_cluster(target.placed())
+    placed = target.placed()
+    hold_to_cluster(placed)
+    if wrong := incoherent_manifests(objects(placed)):
+        say(f"  the manifests are incoherent, and the rollback goes on: {wrong}")
     target.place(name, delivery.word)
     target.weigh(name, delivery.word, 100)
     target.promote(name, delivery.word)

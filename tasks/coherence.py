@@ -1,4 +1,4 @@
-"""Before a release: the gateway that it would serve through, and the manifests that it would deliver, pass the coherence check."""
+"""The gateway that a release would serve through, and the manifests that it would deliver, pass the coherence check. A rollback is only told."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from serving.coherence.chains import chains
 from serving.coherence.check import findings, group
 from serving.coherence.objects import Inventory, add, read_paths
 
+Files = Mapping[str, Iterable[Mapping[str, Any]]]
 CLIENT = {"liftlock": "chain", "clients": [{"name": "release", "total": "3600s", "retries": 0}]}
 
 
@@ -22,21 +23,27 @@ def hold_coherent(gateway: Path) -> None:
     files = [gateway / name for name in ("lds.json", "rds.json", "cds.json")]
     if not all(each.is_file() for each in files):
         return
-    _hold(read_paths(files), "the gateway's configuration is", f"see `liftlock coherence {gateway}`")
+    if said := _incoherent(read_paths(files)):
+        raise ChainIncoherent(f"the gateway's configuration is incoherent: {said}; see `liftlock coherence {gateway}`")
 
 
-def hold_manifests(files: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+def hold_manifests(files: Files) -> None:
     """Of a model's rendered objects by file: route, pool, pods. Raises ChainIncoherent."""
+    if said := incoherent_manifests(files):
+        then = "render them with `liftlock render` and see `liftlock coherence`"
+        raise ChainIncoherent(f"the manifests are incoherent: {said}; {then}")
+
+
+def incoherent_manifests(files: Files) -> str:
+    """What is wrong with them; empty where nothing is."""
     found = Inventory()
     for name, documents in files.items():
         for document in documents:
             add(found, document, name)
-    _hold(found, "the manifests are", "render them with `liftlock render` and see `liftlock coherence`")
+    return _incoherent(found)
 
 
-def _hold(found: Inventory, what: str, then: str) -> None:
+def _incoherent(found: Inventory) -> str:
     found.chains.append(("release", CLIENT))
     wrong = group(findings(chains(found)))
-    if wrong:
-        said = "; ".join(f"{each.finding.rule}: {each.finding.message}" for each in wrong[:3])
-        raise ChainIncoherent(f"{what} incoherent: {said}; {then}")
+    return "; ".join(f"{each.finding.rule}: {each.finding.message}" for each in wrong[:3])

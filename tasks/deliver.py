@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mlflow
 
+from serving.manifests.render import objects
 from tasks.cluster_rollout import delivery_of
+from tasks.coherence import hold_manifests
 from tasks.promote import Promoted, promote_version
 from tasks.promotion.recall import find_version
 from tasks.register import read_version
@@ -32,11 +34,17 @@ def deliver_version(model: str, version: str | None, delivery: DeliverySpec, rea
 
 
 def preview(release: Release, version: str | None, delivery: DeliverySpec) -> str:
-    """The diff of the first step; empty where the version has all of the traffic. It asks the registry and the place alone."""
+    """The diff of the first step; empty where the version has all of the traffic. It asks the registry and the place alone.
+
+    Raises ChainIncoherent, as the delivery would.
+    """
     spec = release.model_copy(update={"delivery": delivery})
     number = _number(spec.name, version)
     made = delivery_of(get_settings(), spec, read_version(mlflow.MlflowClient(), spec.name, number), lambda _: None)
-    return "" if made.target.stable(spec.name) == made.word else made.target.preview(spec.name)
+    if made.target.stable(spec.name) == made.word:
+        return ""
+    hold_manifests(objects(made.target.placed()))
+    return made.target.preview(spec.name)
 
 
 def _number(model: str, version: str | None) -> str:

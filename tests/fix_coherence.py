@@ -78,6 +78,7 @@ def gateway(name: str) -> Json:
 def values() -> Json:
     params = {"model": "openai/llm", "api_base": "http://inner.gateways.svc.cluster.local/v1"}
     config = {
+        "general_settings": {"cancel_on_disconnect": True},
         "model_list": [{"model_name": "chat", "litellm_params": params}],
         "router_settings": {"num_retries": 1, "timeout": 400, "stream_timeout": 120},
     }

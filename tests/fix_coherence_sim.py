@@ -40,9 +40,27 @@ class Simulation:
         self.env, self.seen = simpy.Environment(), Seen()
         self.chain, self.streaming, self.engine, self.first, self.seconds = chain, streaming, engine, first, seconds
 
+    def abandoned(self) -> Seen:
+        """The client leaves after 1 s; what is left runs to its end."""
+
+        def client() -> Generator[simpy.Event, Any, None]:
+            call = self.env.process(self.called(1, self.env.event()))
+            yield self.env.timeout(1.0)
+            self.leave(call, 1)
+
+        self.env.process(client())
+        self.env.run()
+        return self.seen
+
+    def leave(self, call: simpy.Process, index: int) -> None:
+        """A hop that is not told goes on alone."""
+        if call.is_alive and (index == len(self.chain.hops) or self.chain.hops[index].tells(self.streaming)):
+            call.interrupt()
+
     def run(self) -> Seen:
         done = self.env.process(self.client())
         self.env.run(until=self.env.any_of([done, self.env.timeout(NEVER)]))
+        self.env.run()  # what goes on alone ends too
         return self.seen
 
     def client(self) -> Steps:
@@ -117,8 +135,7 @@ class Simulation:
                     begun.succeed()
                 yield self.env.any_of([total, attempt, call])  # bytes flow: no idle limit fires
         except simpy.Interrupt:
-            if call.is_alive:
-                call.interrupt()
+            self.leave(call, index + 1)
             raise
         if call.triggered:
             return str(call.value)
@@ -126,7 +143,7 @@ class Simulation:
         self.seen.timers.append(
             (self.env.now, index, whole, bool(total.processed and turn and limits.attempt.value is not None))
         )
-        call.interrupt()
+        self.leave(call, index + 1)
         return "error" if one.retries_timeouts or total.processed else "late"
 
 
@@ -142,6 +159,8 @@ def broken(chain: Chain) -> list[str]:
     routers: dict[int, float] = {}
     for streaming in chain.modes:
         wrong += [f"silent, streaming {streaming}: {each}" for each in _silent(chain, streaming, spans, routers)]
+        if max(Simulation(chain, streaming, "silent").abandoned().engine_spans) > 1:
+            wrong.append(f"the engine works on for a client that has gone, streaming {streaming}")
         first, bound = chain.engine.first_token or 0.0, chain.engine.bound or 0.0
         seen = Simulation(chain, streaming, "answers", first, bound).run()
         wrong += (

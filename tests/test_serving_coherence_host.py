@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -22,6 +23,7 @@ KNOWN = {
     ("client-router", "n8n", "n8n"),  # 300 s: no n8n reads the N8N_WEBHOOK_TIMEOUT of its manifest
     ("client-route", "n8n", "n8n"),  # 300 s is not above the route's 300 s
     ("retries-two-layers", "LiteLLM", "OpenAI SDK"),  # 3 × 3 = 9
+    ("cancel-lost", "LiteLLM", "OpenAI SDK, Open WebUI, n8n"),  # of whole answers; its 1.89.2 cannot, 1.90 can
     ("no-inner-bound", "LiteLLM", "OpenAI SDK, Open WebUI, n8n"),  # coder-chat has no gateway in between
     ("implicit-route-timeout", "KServe's route of kserve/qwen-oci", "OpenAI SDK"),  # 60 s that nobody wrote
     ("drain-short", "LiteLLM", "OpenAI SDK, Open WebUI, n8n"),  # the chart's 90 s
@@ -53,7 +55,7 @@ def test_the_hosts_amplification_and_worst_case() -> None:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [str(ROOT / ".venv" / "bin" / "liftlock"), "coherence", *arguments]
+    argv = [sys.executable, "-m", "flows.cli", "coherence", *arguments]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
 
 
@@ -61,16 +63,16 @@ def test_the_command_says_no_and_why() -> None:
     done = run(str(HOST))
     assert done.returncode == 3, done.stderr
     assert "OpenAI SDK 3 × LiteLLM 3: one request becomes 9 at the engine" in done.stdout
-    assert "incoherent: 14 findings (7 chains from 5 files)" in done.stdout
+    assert "incoherent: 15 findings (7 chains from 5 files)" in done.stdout
 
 
 def test_the_json_document_and_sarif_name_files_and_lines() -> None:
     document = json.loads(run(str(HOST), "--json").stdout)
-    assert document["coherent"] is False and len(document["findings"]) == 14
+    assert document["coherent"] is False and len(document["findings"]) == 15
     log = json.loads(run(str(HOST), "--sarif").stdout)
     results = log["runs"][0]["results"]
     known = {rule["id"] for rule in log["runs"][0]["tool"]["driver"]["rules"]}
-    assert log["version"] == "2.1.0" and len(results) == 14 and {each["ruleId"] for each in results} <= known
+    assert log["version"] == "2.1.0" and len(results) == 15 and {each["ruleId"] for each in results} <= known
     place = next(each for each in results if each["ruleId"] == "implicit-route-timeout")["locations"][0][
         "physicalLocation"
     ]

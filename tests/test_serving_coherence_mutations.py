@@ -32,6 +32,8 @@ PLACES: dict[str, Callable[[Handle, random.Random], object]] = {
     "engine preStop": lambda h, r: h.vllm.update(lifecycle=r.choice([{}, {"preStop": {"sleep": {"seconds": time(r)}}}, {"preStop": {"exec": {"command": IDLE}}}])),
     "engine shutdown": lambda h, r: h.vllm.update(args=[*h.vllm["args"], f"--shutdown-timeout={time(r)}"]),
     "router grace": lambda h, r: h.values.update(terminationGracePeriodSeconds=time(r)),
+    "router cancels": lambda h, r: h.config.update(general_settings={"cancel_on_disconnect": r.choice([True, False])}),
+    "client modes": lambda h, r: h.client.update(modes=r.choice(["stream", "whole", "both"])),
     "router preStop": lambda h, r: h.values.update(lifecycle=r.choice([{}, {"preStop": {"sleep": {"seconds": r.randint(0, 60)}}}])),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -31,7 +32,7 @@ def test_what_does_not_nest_is_marked(tmp_path: Path) -> None:
 
 def test_the_command_draws_it_and_the_page_shows_that_picture(tmp_path: Path) -> None:
     file = tmp_path / "host.svg"
-    argv = [str(ROOT / ".venv" / "bin" / "liftlock"), "coherence", "tests/data/coherence/host", "--picture", str(file)]
+    argv = [sys.executable, "-m", "flows.cli", "coherence", "tests/data/coherence/host", "--picture", str(file)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
     assert done.returncode == 3 and "qwen-local from Open WebUI" in done.stderr
     assert file.read_text() == (ROOT / "docs" / "images" / "coherence-host.svg").read_text()

@@ -21,13 +21,13 @@ from tests.rendered_golden import ALIAS, FOLDER, cases, text
 
 CASES = cases()
 TODAY = date(2026, 11, 28)
-# What the platform's LiteLLM has to say of itself: its pods end after the longest request.
+# What the platform's LiteLLM has to say of itself: its pods end after the longest request, and it tells the engine who has gone.
 ALONE = replace(ALIAS, others=())
 BASE: dict[str, Any] = {
     "terminationGracePeriodSeconds": 300,
     "lifecycle": {"preStop": {"sleep": {"seconds": 10}}},
     "proxy_config": {
-        "general_settings": {"store_model_in_db": True},
+        "general_settings": {"store_model_in_db": True, "cancel_on_disconnect": True},
         "model_list": [
             {"model_name": "coder-chat", "litellm_params": {"model": "openai/qwen2.5-coder-7b-instruct"}},
             {"model_name": "ticket-router", "litellm_params": {"model": "openai/an-older-one"}},
@@ -35,6 +35,8 @@ BASE: dict[str, Any] = {
         ],
     },
 }
+
+BASE_ALONE = BASE | {"proxy_config": {"general_settings": BASE["proxy_config"]["general_settings"]}}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -62,7 +64,7 @@ def test_the_whole_chain_is_coherent(tmp_path: Path, form: Any, request_seconds:
         every.append(on_one_engine(form=form, alias=ALONE))
     for number, wanted in enumerate(every):
         folder = written(tmp_path / str(number), replace(wanted, request_seconds=request_seconds))
-        (tmp_path / "values.yaml").write_text(yaml.safe_dump(BASE | {"proxy_config": {}}))
+        (tmp_path / "values.yaml").write_text(yaml.safe_dump(BASE_ALONE))
         found = check([tmp_path / "values.yaml", folder], TODAY)
         assert [(each.finding.rule, each.finding.message) for each in found.findings] == []
         chains = [chain for chain in found.chains if chain.alias == "ticket-router"]
@@ -76,7 +78,7 @@ def test_a_shorter_grace_would_be_found(tmp_path: Path) -> None:
     workload.write_text(
         workload.read_text().replace("terminationGracePeriodSeconds: 280", "terminationGracePeriodSeconds: 200")
     )
-    (tmp_path / "values.yaml").write_text(yaml.safe_dump(BASE | {"proxy_config": {}}))
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(BASE_ALONE))
     assert {each.finding.rule for each in check([tmp_path / "values.yaml", folder], TODAY).findings} == {"drain-short"}
 
 
@@ -94,7 +96,7 @@ def test_helm_itself_merges_the_overlay(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     merged = yaml.safe_load(done.stdout)
     assert merged["terminationGracePeriodSeconds"] == 300
-    assert merged["proxy_config"]["general_settings"] == {"store_model_in_db": True}
+    assert merged["proxy_config"]["general_settings"] == BASE["proxy_config"]["general_settings"]
     models = merged["proxy_config"]["model_list"]
     assert [each["model_name"] for each in models] == ["coder-chat", "ticket-router", "embeddings"]
     assert models[0] == BASE["proxy_config"]["model_list"][0]

@@ -144,9 +144,9 @@ class _Resolver:
         selector = mapping(pool.spec.get("selector"), pool.file)
         labels = mapping(selector.get("matchLabels", selector), pool.file)
         picker = mapping(pool.spec.get("endpointPickerRef", pool.spec.get("extensionRef")), pool.file)
-        mode = picker.get("failureMode") or f"{implicit('picker-failure').where} (implicit: FailClose)"
+        mode = picker.get("failureMode") or f"FailClose (implicit: {implicit('picker-failure').where})"
         pods = self._selected(namespace, labels)
-        notes = (f"InferencePool {namespace}/{name}: endpoint picker fails {mode}",)
+        notes = (f"InferencePool {namespace}/{name}: its endpoint picker's failure mode is {mode}",)
         if not pods:
             yield before, Engine(f"{namespace}/{name}"), (*notes, "no workload in these files has its labels")
         for pod in pods:

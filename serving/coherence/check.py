@@ -14,11 +14,11 @@ from serving.coherence.given import Suppression, chain_file, suppressions
 from serving.coherence.model import Chain, Hop
 from serving.coherence.objects import InputInvalid, Inventory, read_paths
 from serving.coherence.rules_pods import drains, queues, starts, zero
-from serving.coherence.rules_retries import keep_alive, layers, odd
+from serving.coherence.rules_retries import cancellation, keep_alive, layers, odd
 from serving.coherence.rules_time import cut, find, first_chunk, implicit_routes, nesting, unbounded
 
 RULES: Sequence[Callable[[Chain], Iterator[Finding]]] = (
-    nesting, cut, unbounded, implicit_routes, first_chunk, layers, odd, keep_alive, drains, starts, queues, zero,
+    nesting, cut, unbounded, implicit_routes, first_chunk, layers, odd, cancellation, keep_alive, drains, starts, queues, zero,
 )  # fmt: skip
 
 

@@ -148,6 +148,8 @@ def _plain(value: Any) -> Any:
 def _said(place: Patch, value: float) -> str:
     if math.isnan(value):
         return "taken out"
+    if place.style == "true":
+        return "true (from LiteLLM 1.90 on)"
     return "a hook that waits until nothing runs" if math.isinf(value) else f"{value:g}"
 
 
@@ -178,6 +180,8 @@ def _encoded(place: Patch, value: float, body: dict[str, Any] | None) -> Any:
     kind, _, more = place.style.partition(":")
     if kind == "gateway":
         return f"{math.floor(value)}s"
+    if kind == "true":
+        return True
     if kind == "env":
         return {"name": more, "value": str(math.ceil(value))}
     if kind == "threshold":

@@ -19,6 +19,15 @@ class Setting:
     line: int = 1
     patch: Patch | None = None
 
+    @property
+    def place(self) -> str:
+        """Where another value is written; of one that nobody wrote, where it would stand."""
+        if not self.implicit or self.patch is None:
+            return self.where
+        kind, _, name = self.patch.style.partition(":")
+        path = f"env {name}" if kind == "env" else ".".join(map(str, self.patch.path))
+        return path if self.patch.target == "litellm-values" else f"{path} of {self.patch.target}"
+
     def __str__(self) -> str:
         from serving.coherence.duration import shown
 
@@ -31,10 +40,11 @@ class Patch:
 
     target: str  # "Kind/namespace/name" or "litellm-values" or "chain"
     path: tuple[str | int, ...]
-    style: str = "gateway"  # gateway, number, integer, env:NAME, threshold:PERIOD:DELAY, pre-stop
+    style: str = "gateway"  # gateway, number, integer, true, env:NAME, threshold:PERIOD:DELAY, pre-stop
 
 
 UNSET = Setting(None, "unset", implicit=True)
+CANCELS = Setting(1, "as its streams")
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,7 @@ class Hop:
     backoff_where: Setting = UNSET
     connect: Setting = UNSET
     cancels: bool = True  # it closes its request when the one above has gone
+    cancels_whole: Setting = CANCELS  # the same where the answer is not streamed: 1 yes, 0 no
     retries_after_first_byte: bool = False
     retries_timeouts: bool = True  # a try that its own limit ended is made again
     hedges: bool = False  # a second try while the first one runs
@@ -108,6 +119,10 @@ class Hop:
 
     def limits(self, streaming: bool) -> Limits:
         return self.streaming if streaming else self.whole
+
+    def tells(self, streaming: bool) -> bool:
+        """Whether it closes its request when the one above has gone."""
+        return self.cancels and (streaming or bool(self.cancels_whole.value))
 
     def waits(self) -> float:
         """All waits between tries, at their longest."""
@@ -128,6 +143,7 @@ class Engine:
     max_tokens: int | None = None  # longest answer that clients ask for
     context: int | None = None  # --max-model-len
     max_num_seqs: Setting = UNSET
+    admits: Setting = UNSET  # requests of one replica, running and waiting; it refuses more
     replicas: int = 1
     drain: Drain | None = None
     startup: Setting = UNSET  # what the probes allow a start

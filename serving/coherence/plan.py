@@ -145,7 +145,7 @@ def _inside(hop: Hop, chain: Chain, value: float) -> bool:
 
 
 def rest(findings: Sequence[Finding]) -> Changes:
-    """Drains, starts, first chunks and cooldowns, by what each finding needs."""
+    """Drains, starts, first chunks, cooldowns and cancellation, by what each finding needs."""
     made = Changes()
     for each in findings:
         patch = each.at.patch
@@ -155,6 +155,8 @@ def rest(findings: Sequence[Finding]) -> Changes:
             made.values[patch] = IDLE_WAIT if patch.target != "litellm-values" else 10.0
         elif each.rule in ("startup-short", "progress-short", "cooldown-short", "liveness-short", "stream-first-chunk"):
             made.at_least(patch, math.ceil(each.need * 1.25) + 1)
+        elif each.rule == "cancel-lost":
+            made.at_least(patch, 1)
     return made
 
 

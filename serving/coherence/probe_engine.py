@@ -1,6 +1,6 @@
 """An upstream for the live probe: it behaves as the request's text asks, and keeps what it saw. Not an engine: it generates nothing.
 
-The last message says `probe: KIND`. silent: never a byte; refuses: 503 at once; slow: a chunk each second; dies: two chunks, then the connection
+The last message says `probe: KIND TAG`. silent: never a byte; refuses: 503 at once; slow: a chunk each second; dies: two chunks, then the connection
 closes; answer: at once. Whether the caller leaves is seen on the socket.
 """
 
@@ -25,6 +25,7 @@ class Asked:
     """One request as it arrived. `left` is when the caller had gone; None where it waited until the end."""
 
     kind: str
+    tag: str
     at: float
     ended: float | None = None
     left: float | None = None
@@ -39,13 +40,9 @@ class Upstream:
     lock: threading.Lock = field(default_factory=threading.Lock)
     connections: set[socket.socket] = field(default_factory=set)
 
-    def since(self, when: float) -> list[Asked]:
+    def of(self, tag: str) -> list[Asked]:
         with self.lock:
-            return [each for each in self.asked if each.at >= when]
-
-    def running(self) -> int:
-        with self.lock:
-            return sum(each.ended is None for each in self.asked)
+            return [each for each in self.asked if each.tag == tag]
 
     def hang_up(self) -> None:
         """Connections that a proxy keeps would go on being served here, beside the next one that listens at the address."""
@@ -97,15 +94,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         try:
             body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
-            kind = str(body["messages"][-1]["content"]).partition("probe: ")[2] or "answer"
+            kind, _, tag = str(body["messages"][-1]["content"]).partition("probe: ")[2].partition(" ")
         except (ValueError, KeyError, IndexError, TypeError):
             self._json(400, {"error": {"message": "not a probe's request", "type": "invalid_request_error"}})
             return
-        asked = Asked(kind, time.monotonic())
+        asked = Asked(kind or "answer", tag, time.monotonic())
         with self.seen.lock:
             self.seen.asked.append(asked)
         try:
-            self._behave(kind, bool(body.get("stream")), asked)
+            self._behave(asked.kind, bool(body.get("stream")), asked)
         except OSError:
             asked.left = asked.left or time.monotonic()
         finally:

@@ -85,7 +85,7 @@ class _Reader:
             "LiteLLM", "router",
             streaming=Limits(first=stream, idle=stream), whole=Limits(idle=whole),
             retries=retries, backoff=(default.value or 0.0, 8.0), backoff_where=default, jitter=JITTER_SECONDS, waits_after_last=True,
-            queue=self._queue(index, params), drain=self._drain(),
+            queue=self._queue(index, params), drain=self._drain(), cancels_whole=self._cancels(),
         )  # fmt: skip
 
     def _first(self, index: int, params: dict[str, Any], own: tuple[str, ...], shared: str) -> Setting | None:
@@ -108,6 +108,17 @@ class _Reader:
         return implicit(
             "litellm-retries", Patch(ROUTER, ("proxy_config", "router_settings", "num_retries"), "integer"), self.file
         )
+
+    def _cancels(self) -> Setting:
+        """A stream's end is always passed on; a whole answer's only where it is asked for."""
+        path = ("general_settings", "cancel_on_disconnect")
+        value = self._block(path[0]).get(path[1])
+        patch = Patch(ROUTER, ("proxy_config", *path), "true")
+        if value is None:
+            return implicit("litellm-cancel", patch, self.file)
+        where, at = f"proxy_config.{'.'.join(path)}", line(self.config, path)
+        file = self.holder.get(path[0], self.file)
+        return Setting(float(bool(value)), where, False, file, at, patch)
 
     def _queue(self, index: int, params: dict[str, Any]) -> Setting:
         value = params.get("max_parallel_requests")

@@ -184,12 +184,14 @@ def engine(pod: Workload) -> Engine:
     context = pod.argument("--max-model-len")
     replicas = pod.object.spec.get("replicas", 1)
     seqs = pod.argument("--max-num-seqs")
+    queued = pod.argument("--max-num-queued-reqs")
     kept = pod.env.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE")
     arguments, environment = ("containers", pod.index, "args"), ("containers", pod.index, "env")
     return Engine(
         pod.name,
         context=_tokens(context),
         max_num_seqs=_default_seqs(pod) if seqs is None else _number(pod, seqs, arguments),
+        admits=UNSET if queued is None else _number(pod, queued, arguments),
         replicas=replicas if isinstance(replicas, int) and replicas > 0 else 1,
         drain=drain(pod),
         startup=began,

@@ -94,28 +94,22 @@ def starts(chain: Chain) -> Iterator[Finding]:
 
 
 def queues(chain: Chain) -> Iterator[Finding]:
-    """A limit on requests in flight lets in more than the engine computes at a time: the rest waits its turn."""
+    """The tightest limit on requests in flight may let in more than the engine computes at a time: the rest waits its turn."""
     engine, bound = chain.engine, chain.engine.bound
-    if bound is None or not engine.max_num_seqs.value:
+    limits = [(hop.name, hop.queue, hop.queue.value) for hop in chain.hops if hop.queue.value is not None]
+    if engine.admits.value is not None:
+        limits.append((engine.name, engine.admits, engine.admits.value * engine.replicas))
+    if bound is None or not engine.max_num_seqs.value or not limits:
         return
     slots = engine.max_num_seqs.value * engine.replicas
-    for hop in chain.hops:
-        if hop.queue.value is None or hop.queue.value <= slots:
-            continue
-        turn = math.ceil((hop.queue.value - slots) / slots) * bound + (engine.prefill or 0.0)
-        for mode in chain.modes:
-            at = least(*(waits(each.limits(mode)) for each in chain.hops))
-            if at.value is not None and at.value <= turn:
-                message = f"{hop.name} lets {hop.queue.value:,.0f} requests in, the engine takes {slots:,.0f}: "
-                message += f"the last waits {shown(turn)}, the limit is {at}"
-                yield find(
-                    chain,
-                    "queue-outlasts",
-                    hop.name,
-                    message,
-                    f"set {hop.queue.where} to at most {slots:,.0f}",
-                    hop.queue,
-                )
+    name, limit, let_in = min(limits, key=lambda each: each[2])
+    turn = math.ceil((let_in - slots) / slots) * bound + (engine.prefill or 0.0)
+    for mode in chain.modes:
+        at = least(*(waits(each.limits(mode)) for each in chain.hops))
+        if let_in > slots and at.value is not None and at.value <= turn:
+            message = f"{name} lets {let_in:,.0f} requests in, the engine takes {slots:,.0f}: the last waits {shown(turn)}, the limit is {at}"
+            change = f"set {limit.place} to at most {(limit.value or 0) * slots / let_in:,.0f}"
+            yield find(chain, "queue-outlasts", name, message, change, limit)
 
 
 def zero(chain: Chain) -> Iterator[Finding]:
@@ -144,7 +138,7 @@ def zero(chain: Chain) -> Iterator[Finding]:
             "cooldown-short",
             engine.name,
             message,
-            f"set {scaling.cooldown.where} above {shown(scaling.wake)}",
+            f"set {scaling.cooldown.place} above {shown(scaling.wake)}",
             scaling.cooldown,
             scaling.wake,
         )
@@ -158,7 +152,7 @@ def _held(chain: Chain, hop: Hop, wake: float) -> Iterator[Finding]:
     if hop.falls_back or hold.value is None or hold.value > wake:
         return
     message = f"{hop.name} holds a request for {hold}; a wake takes {shown(wake)}"
-    yield find(chain, "wake-over-hold", hop.name, message, f"set {hold.where} above {shown(wake)}", hold, wake)
+    yield find(chain, "wake-over-hold", hop.name, message, f"set {hold.place} above {shown(wake)}", hold, wake)
 
 
 def _wake(chain: Chain, wake: float) -> Iterator[Finding]:
@@ -176,6 +170,6 @@ def _wake(chain: Chain, wake: float) -> Iterator[Finding]:
                     "wake-over-limit",
                     hop.name,
                     message,
-                    f"set {at.where} above {shown(need)}, or keep one replica",
+                    f"set {at.place} above {shown(need)}, or keep one replica",
                     at,
                 )

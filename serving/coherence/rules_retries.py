@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from serving.coherence.duration import shown
@@ -24,7 +25,7 @@ def layers(chain: Chain) -> Iterator[Finding]:
             "retries-two-layers",
             inner.name,
             message,
-            f"set {inner.retries.where} to 0, or the others",
+            f"set {inner.retries.place} to 0, or the others",
             inner.retries,
         )
     for hop in trying:
@@ -39,7 +40,7 @@ def _one(chain: Chain, hop: Hop) -> Iterator[Finding]:
             "retry-many",
             hop.name,
             f"{hop.name} tries {tries} times",
-            f"set {hop.retries.where} to {MOST_RETRIES}",
+            f"set {hop.retries.place} to {MOST_RETRIES}",
             hop.retries,
         )
     if hop.backoff[0] == 0:
@@ -57,38 +58,45 @@ def _one(chain: Chain, hop: Hop) -> Iterator[Finding]:
         need = tries * limits.attempt.value + hop.waits()
         if limits.attempt.value <= limits.total.value < need:
             message = f"{tries} tries of {limits.attempt} need {shown(need)}; {hop.name} ends them after {limits.total}"
-            change = f"set {limits.attempt.where} to at most {shown((limits.total.value - hop.waits()) / tries)}"
+            change = f"set {limits.attempt.place} to at most {shown((limits.total.value - hop.waits()) / tries)}"
             yield find(chain, "retry-unfinished", hop.name, message, change, limits.attempt)
 
 
 def odd(chain: Chain) -> Iterator[Finding]:
-    """Values that contradict each other within one hop, and cancellation."""
-    for place, hop in enumerate(chain.hops):
+    """Values that contradict each other within one hop."""
+    for hop in chain.hops:
         limits = hop.whole
         if hop.hedges:
-            yield find(
-                chain,
-                "retry-hedged",
-                hop.name,
-                f"{hop.name} starts a second try beside the first",
-                "turn hedging off",
-                hop.retries,
-            )
+            message = f"{hop.name} starts a second try beside the first"
+            yield find(chain, "retry-hedged", hop.name, message, "turn hedging off", hop.retries)
         one = least(limits.attempt, limits.first) if hop.kind == "route" else limits.attempt
         if one.value is not None and limits.total.value is not None and one.value > limits.total.value:
             message = f"one try may take {one}, all together {limits.total}"
-            change = f"set {one.where} to at most {shown(limits.total.value)}"
+            change = f"set {one.place} to at most {shown(limits.total.value)}"
             yield find(chain, "backend-over-request", hop.name, message, change, one)
         allowed = min((each for each in (limits.attempt.value, limits.total.value) if each is not None), default=None)
         if hop.connect.value is not None and allowed is not None and hop.connect.value >= allowed:
             message = f"connecting may take {hop.connect}, a try {shown(allowed)}"
-            yield find(chain, "connect-over-attempt", hop.name, message, f"set {hop.connect.where} to 5 s", hop.connect)
-        if not hop.cancels and hop.kind != "client":
-            longest = max(silent_seconds(chain.hops[place:], mode) for mode in chain.modes)
-            message = f"{hop.name} goes on for up to {shown(longest)} after its client has gone"
-            yield find(
-                chain, "cancel-lost", hop.name, message, "replace it, or pass the client's disconnect on", hop.retries
-            )
+            yield find(chain, "connect-over-attempt", hop.name, message, f"set {hop.connect.place} to 5 s", hop.connect)
+
+
+def cancellation(chain: Chain) -> Iterator[Finding]:
+    """Hops that go on where the one above has gone: always, or where the answer is not streamed."""
+    for place, hop in enumerate(chain.hops):
+        lost = [mode for mode in chain.modes if not hop.tells(mode)]
+        if hop.kind == "client" or not lost:
+            continue
+        longest = max(silent_seconds(chain.hops[place:], mode) for mode in lost)
+        how_long = "until the engine has answered" if math.isinf(longest) else f"for up to {shown(longest)}"
+        message, change, at = (
+            f"{hop.name} goes on {how_long} after its client has gone",
+            "pass the disconnect on",
+            hop.retries,
+        )
+        if hop.cancels:
+            message += ", where the answer is not streamed"
+            change, at = f"set {hop.cancels_whole.place} to true (from LiteLLM 1.90 on), or stream", hop.cancels_whole
+        yield find(chain, "cancel-lost", hop.name, message, change, at, longest)
 
 
 def keep_alive(chain: Chain) -> Iterator[Finding]:
@@ -99,11 +107,5 @@ def keep_alive(chain: Chain) -> Iterator[Finding]:
         and (last.pool_idle.value or 0) >= (kept.value or 0)
     ):
         message = f"{last.name} keeps unused connections for {last.pool_idle}, the engine for {kept}"
-        yield find(
-            chain,
-            "keep-alive-race",
-            last.name,
-            message,
-            f"set {last.pool_idle.where} below {shown(kept.value)}",
-            last.pool_idle,
-        )
+        change = f"set {last.pool_idle.place} below {shown(kept.value)}"
+        yield find(chain, "keep-alive-race", last.name, message, change, last.pool_idle)

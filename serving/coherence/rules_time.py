@@ -47,7 +47,8 @@ def _nested(chain: Chain, outer: Hop, inner: Hop, at: Setting, longest: float) -
     tries = int(inner.retries.value or 0) + 1 if inner.retries_timeouts else 1
     why = f"{tries} tries and the waits between them" if tries > 1 else "one try"
     message = f"{outer.name} gives up after {at}; {inner.name} may take {shown(longest)} ({why})"
-    change = f"set {at.where if not at.implicit else outer.name + ' limit'} above {shown(longest)}, or lower {inner.name} below {shown(at.value)}"
+    place = at.place if at.patch or not at.implicit else f"{outer.name} limit"
+    change = f"set {place} above {shown(longest)}, or lower {inner.name} below {shown(at.value)}"
     return find(chain, pairs.get(outer.kind, "route-router"), outer.name, message, change, at, longest)
 
 
@@ -59,7 +60,7 @@ def cut(chain: Chain) -> Iterator[Finding]:
             at = hop.limits(streaming).longest()
             if at.value is not None and bound is not None and at.value <= bound:
                 message = f"{hop.name} cuts after {at}; {chain.engine.tokens:,} tokens take {shown(bound)}"
-                change = f"set {at.where} above {shown(bound)}, or lower max_tokens to {tokens_in(chain, at.value):,}"
+                change = f"set {at.place} above {shown(bound)}, or lower max_tokens to {tokens_in(chain, at.value):,}"
                 yield find(chain, "answer-cut", hop.name, message, change, at, bound)
 
 
@@ -118,4 +119,4 @@ def first_chunk(chain: Chain) -> Iterator[Finding]:
 def _below(chain: Chain, hop: Hop, rule: str, at: Setting, need: float, what: str) -> Iterator[Finding]:
     if at.value is not None and at.value <= need:
         message = f"{hop.name} gives up after {at} without a byte; {what} {shown(need)}"
-        yield find(chain, rule, hop.name, message, f"set {at.where} above {shown(need)}", at, need)
+        yield find(chain, rule, hop.name, message, f"set {at.place} above {shown(need)}", at, need)

@@ -7,20 +7,10 @@ where it passes cancellation on, and goes on alone where it does not.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-from serving.coherence.model import Chain, Hop
+from serving.coherence.model import Hop
 
 FOREVER = math.inf
-
-
-@dataclass(frozen=True)
-class Worst:
-    """seconds: until the answer or the error; tries: requests at the engine; work: seconds of the engine's time."""
-
-    seconds: float
-    tries: int
-    after_client: float  # seconds that anything goes on for nobody
 
 
 def silent_seconds(hops: tuple[Hop, ...], streaming: bool) -> float:
@@ -40,20 +30,6 @@ def silent_seconds(hops: tuple[Hop, ...], streaming: bool) -> float:
 def amplification(hops: tuple[Hop, ...]) -> int:
     """Requests at the engine for one of the client's, where the engine refuses at once: the product over the layers."""
     return math.prod(int(hop.retries.value or 0) + 1 for hop in hops)
-
-
-def after_client(chain: Chain, streaming: bool) -> float:
-    """Seconds for which hops go on after the client gave up on a silent engine. 0 where each passes cancellation on."""
-    left = silent_seconds(chain.hops[:1], streaming)
-    deepest = 0.0
-    for index, hop in enumerate(chain.hops[1:], start=1):
-        if not hop.cancels:
-            deepest = max(deepest, silent_seconds(chain.hops[index:], streaming) - left)
-    return max(0.0, deepest)
-
-
-def worst(chain: Chain, streaming: bool) -> Worst:
-    return Worst(silent_seconds(chain.hops, streaming), amplification(chain.hops), after_client(chain, streaming))
 
 
 def allowed(hops: tuple[Hop, ...], bound: float | None, streaming: bool) -> float:
