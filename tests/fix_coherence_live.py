@@ -141,17 +141,17 @@ class Side:
         environment = {**os.environ, "LIFTLOCK_PROBE_KEY": KEY}
         return subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False, env=environment, cwd=ROOT)
 
-    def ask(self, _: int = 0) -> str:
-        """One request of OpenAI's SDK as the chain's client: its limit between bytes, its two retries. The error's name, or ""."""
+    def ask(self, _: int = 0) -> int:
+        """The status that OpenAI's SDK ends with, as the chain's client: its limit between bytes, its two retries."""
         client = openai.OpenAI(
             base_url=f"http://127.0.0.1:{self.edge}/v1", api_key=KEY, max_retries=2, timeout=CLIENT_SECONDS
         )
         messages: Any = [{"role": "user", "content": "Count to ten."}]
         try:
             client.chat.completions.create(model=SERVED, messages=messages, max_tokens=4)
-        except openai.OpenAIError as error:
-            return type(error).__name__
-        return ""
+        except openai.APIStatusError as error:
+            return error.status_code
+        return 200
 
 
 CLIENT_SECONDS = 30
@@ -244,7 +244,7 @@ def running(folder: Path, made: Sequence[Side], vllm: int) -> Iterator[Engine]:
         yield Engine(vllm)
 
 
-def together(count: int, side: Side) -> list[str]:
+def together(count: int, side: Side) -> list[int]:
     """So many clients at the same moment."""
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(side.ask, range(count)))

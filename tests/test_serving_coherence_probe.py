@@ -71,3 +71,15 @@ def test_a_time_agrees_within_a_tenth_and_what_plain_requests_took(
 ) -> None:
     row = Observed("silent, whole", seconds, requests, "504", 9.0, None, True)
     assert Timed(row, 9.0, 9.0).judged(late).agrees is agrees
+
+
+def test_an_address_where_nobody_can_listen_is_bad_input() -> None:
+    from serving.coherence.probe_engine import AddressTaken
+    from tasks.exit_codes import code_of
+
+    with upstream("127.0.0.1", 0) as there:
+        port = int(there.url.rpartition(":")[2])
+        for address in (("127.0.0.1", port), ("127.0.0.1", 99999), ("name.invalid", 8000)):
+            with pytest.raises(AddressTaken, match="name a free address of this machine") as found, upstream(*address):
+                pass
+            assert code_of(found.value) == 2

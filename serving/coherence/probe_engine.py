@@ -20,6 +20,10 @@ from typing import Any
 LONGEST_SECONDS = 900.0
 
 
+class AddressTaken(ValueError):
+    """The probe cannot listen there."""
+
+
 @dataclass
 class Asked:
     """One request as it arrived. `left` is when the caller had gone; None where it waited until the end."""
@@ -54,10 +58,14 @@ class Upstream:
 
 @contextmanager
 def upstream(host: str, port: int) -> Iterator[Upstream]:
-    """Listens until the block ends. Raises OSError where the address is taken."""
+    """Listens until the block ends. Raises AddressTaken."""
     seen = Upstream()
     handler = type("Handler", (_Handler,), {"seen": seen})
-    server = ThreadingHTTPServer((host, port), handler)
+    try:
+        server = ThreadingHTTPServer((host, port), handler)
+    except (OSError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise AddressTaken(f"{host}:{port}: {said}; name a free address of this machine for the probe") from None
     server.daemon_threads = True
     seen.url = f"http://{host}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
