@@ -23,7 +23,7 @@ from tasks.analysis_policy import policy_of
 from tasks.artifacts import Dataset, ModelVersion, Rollout
 from tasks.cluster import hold_to_cluster
 from tasks.cluster_target import DeliveryUnset, target_of
-from tasks.coherence import hold_manifests, incoherent_manifests
+from tasks.coherence import hold_manifests, tell_manifests
 from tasks.delivered import keep_delivery
 from tasks.evaluate import prompts_of
 from tasks.manifests import base_of, desired_of, member_of, platform_of
@@ -151,8 +151,7 @@ def serve_on_cluster(settings: Settings, spec: Release, version: ModelVersion, s
         return
     placed = target.placed()
     hold_to_cluster(placed)
-    if wrong := incoherent_manifests(objects(placed)):
-        say(f"  the manifests are incoherent, and the rollback goes on: {wrong}")
+    tell_manifests(objects(placed), say)
     target.place(name, delivery.word)
     target.weigh(name, delivery.word, 100)
     target.promote(name, delivery.word)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +29,27 @@ def hold_coherent(gateway: Path) -> None:
 
 def hold_manifests(files: Files) -> None:
     """Of a model's rendered objects by file: route, pool, pods. Raises ChainIncoherent."""
-    if said := incoherent_manifests(files):
+    if said := _incoherent(_inventory(files)):
         then = "render them with `liftlock render` and see `liftlock coherence`"
         raise ChainIncoherent(f"the manifests are incoherent: {said}; {then}")
 
 
-def incoherent_manifests(files: Files) -> str:
-    """What is wrong with them; empty where nothing is."""
+def tell_manifests(files: Files, say: Callable[[str], None]) -> None:
+    """The same for a rollback, which goes on: what it brings back has served before, and what serves now is worse."""
+    if said := _incoherent(_inventory(files)):
+        say(f"  the manifests are incoherent, and the rollback goes on: {said}")
+
+
+def _inventory(files: Files) -> Inventory:
     found = Inventory()
     for name, documents in files.items():
         for document in documents:
             add(found, document, name)
-    return _incoherent(found)
+    return found
 
 
 def _incoherent(found: Inventory) -> str:
+    """What is wrong, in a few words; empty where nothing is."""
     found.chains.append(("release", CLIENT))
     wrong = group(findings(chains(found)))
     return "; ".join(f"{each.finding.rule}: {each.finding.message}" for each in wrong[:3])

@@ -13,7 +13,7 @@ from serving.gateway.model import Endpoint
 from serving.gateway.state import Gateway
 from serving.manifests.model import Form
 from serving.manifests.render import objects
-from tasks.coherence import ChainIncoherent, hold_coherent, hold_manifests, incoherent_manifests
+from tasks.coherence import ChainIncoherent, hold_coherent, hold_manifests, tell_manifests
 from tasks.exit_codes import code_of
 from tests.fix_coherence import TODAY
 from tests.fix_rendered import desired
@@ -60,13 +60,16 @@ def test_a_release_is_refused_on_an_incoherent_gateway_and_no_other(tmp_path: Pa
 
 @pytest.mark.parametrize("form", ["inferenceservice", "deployment", "llminferenceservice"])
 def test_a_release_is_refused_on_manifests_whose_pods_end_too_early(form: Form) -> None:
-    """The objects of a canary, as they would be applied; then with a grace period below the route's limit."""
+    """The objects of a canary, as they would be applied; then with a grace period below the route's limit. A rollback is told."""
     hold_manifests(objects(desired(form=form)))
-    assert incoherent_manifests(objects(desired(form=form))) == ""
+    said: list[str] = []
+    tell_manifests(objects(desired(form=form)), said.append)
+    assert said == []
     shorter = shortened(objects(desired(form=form)))
     with pytest.raises(ChainIncoherent, match=r"the manifests are incoherent: drain-short: .* a request may run 240 s"):
         hold_manifests(shorter)
-    assert incoherent_manifests(shorter).startswith("drain-short: ")
+    tell_manifests(shorter, said.append)
+    assert len(said) == 1 and "the rollback goes on: drain-short: " in said[0]
 
 
 def shortened(files: Any) -> Any:
