@@ -69,6 +69,8 @@ def test_in_the_gap_clients_are_told_when_to_ask_again_and_then_the_new_one_serv
         (503, "13", "true")
     ] * 2
     assert told[0].json()["error"]["code"] == "engine_unavailable"
+    assert told[0].json()["error"]["message"] == "this model's engine is being replaced; ask again in 13 s"
+    assert told[0].headers["content-type"] == "application/json"
     assert envoy.gateway.splits()[model] == Split(model, NEW)
     assert envoy.gateway.splits()["other"] == Split("other", OTHER)
     assert [post(envoy, name).headers[VERSION_HEADER] for name in (model, "other")] == [NEW, OTHER]

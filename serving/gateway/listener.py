@@ -25,6 +25,7 @@ FORGED_PREFIXES = (
     "x-amzn-",
 )
 LATER = (429, 503)  # these say when to come back
+REPLACED = 503  # also the answer of a route that is closed while its engine is replaced, which says so itself
 # what Envoy itself answers: status, code, type, message, and whether OpenAI's client should ask again by itself
 OWN_ERRORS: tuple[tuple[int, str, str, str, bool], ...] = (
     (408, "request_timeout", "invalid_request_error", "the request did not arrive whole in time; send it again", True),
@@ -105,7 +106,11 @@ def _strip() -> Json:
 
 def _own_error(status: int, code: str, kind: str, message: str, again: bool) -> Json:
     equal = {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": f"liftlock.status.{status}"}}}
-    return {"filter": {"status_code_filter": equal}, **_reply(error(message, kind, code), again, status in LATER)}
+    filters: list[Json] = [{"status_code_filter": equal}]
+    if status == REPLACED:  # a route's own answer has no flag
+        filters.append({"response_flag_filter": {}})
+    chosen = filters[0] if len(filters) == 1 else {"and_filter": {"filters": filters}}
+    return {"filter": chosen, **_reply(error(message, kind, code), again, status in LATER)}
 
 
 def _reply(body: Json, again: bool, later: bool) -> Json:
