@@ -1,7 +1,8 @@
 """50 promotions and 50 undos in a row under 100,000 requests with open streams; no request may fail. `make bench-rollout-long`.
 
 The real Envoy and the real rollout (machine, analysis, drain) with an instant engine. Good candidates reach 100 %; the others are
-slow, so that an undo fails no request by itself. Half of each have an engine of their own. Times are printed and not judged: see
+slow, so that an undo fails no request by itself: SLOWNESS times stable's first token of that minute, because on a busy machine a fixed
+delay may be within what is tolerated. Half of each have an engine of their own. Times are printed and not judged: see
 bench_rollout.py. Clients ask at SHARE of what the machine carries, measured first, and at most at MOST_RATE: beyond what it carries
 the gateway's own limit refuses requests, release or not. `ARGS=--short`: 4 cycles, no judgement. Ends with one line of JSON; exit
 code 1 where a figure is missed.
@@ -16,10 +17,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from urllib.parse import urlsplit
+
+import httpx
 
 from serving.gateway.envoy import VERSION_HEADER
 from serving.rollout.analysis import AnalysisPolicy
+from serving.rollout.ask import ask
 from serving.rollout.kept import Rollouts
 from serving.rollout.local import LocalTarget
 from serving.rollout.plan import Plan
@@ -35,6 +40,7 @@ WEIGHTS = (50, 100)
 POLICY = AnalysisPolicy(min_requests=8, max_error_rate=0.0, max_first_token_ratio=2.0, steps=len(WEIGHTS))
 PROMPTS = [[{"role": "user", "content": f"ticket {number}"}] for number in range(8)]
 REQUESTS, CYCLES = 100_000, 50
+SLOWNESS, LEAST_SLOW_MS, PROBES = 5, 500, 20  # beyond 3.0: what is tolerated, times what must be found
 SHARE, MOST_RATE = 0.3, 350.0  # the rollouts' own requests and analysis take the most of the rest
 MOST_UNDO_SECONDS = 5.0
 
@@ -56,7 +62,7 @@ def cycles(envoy_url: str, target: LocalTarget, other: str, folder: Path, count:
     found = []
     for number in range(1, 2 * count + 1):
         good = number % 2 == 1
-        candidate = f"tickets-{number}" + ("" if good else "-slow")
+        candidate = f"tickets-{number}" + ("" if good else f"-slow-{slow_milliseconds(envoy_url)}")
         engine = other if number % 4 in (3, 0) else None
         place = LocalTarget(target.gateway, candidate_engine=engine)
         stable, began = place.stable(MODEL), time.monotonic()
@@ -66,6 +72,14 @@ def cycles(envoy_url: str, target: LocalTarget, other: str, folder: Path, count:
         outcome = roll_out(rollouts, plan, place, traffic, lambda _: None).outcome
         found.append(Ended(good, outcome, undo_seconds(rollouts.last().events()), stable, began, time.monotonic()))
     return found
+
+
+def slow_milliseconds(envoy_url: str) -> int:
+    """What a slow candidate takes more, by what stable takes now under the clients' load."""
+    with httpx.Client(timeout=60) as client:
+        asked = (ask(client, envoy_url, MODEL, PROMPTS[0], VERSION_HEADER) for _ in range(PROBES))
+        middle = median(one.first_token_seconds or 0.0 for one in asked)
+    return max(LEAST_SLOW_MS, round(1000 * (SLOWNESS - 1) * middle))
 
 
 def main() -> int:

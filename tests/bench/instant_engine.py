@@ -1,7 +1,7 @@
 """An engine that answers at once, in a process of its own: what is measured is the gateway and the release. Not a test.
 
 It speaks vLLM's streaming form. A prompt with the word "long" is answered over LONG_SECONDS, so that streams are open across every
-change of weight. A model whose name contains "slow" takes SLOW_SECONDS more to its first token. It prints its port.
+change of weight. A model whose name contains "slow-N" takes N milliseconds more to its first token. It prints its port.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import json
 import re
 
 MODEL = re.compile(rb'"model"\s*:\s*"([^"]*)"')
+SLOW = re.compile(r"slow-(\d+)")
 LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-LONG_SECONDS, LONG_CHUNKS, SLOW_SECONDS = 1.5, 10, 0.5
+LONG_SECONDS, LONG_CHUNKS = 1.5, 10
 
 
 def event(model: str, delta: dict[str, str], finish: str | None = None) -> bytes:
@@ -44,8 +45,8 @@ async def answer(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None
         return
     named = MODEL.search(body)
     model = named[1].decode() if named else ""
-    if "slow" in model:
-        await asyncio.sleep(SLOW_SECONDS)
+    if slow := SLOW.search(model):
+        await asyncio.sleep(int(slow[1]) / 1000)
     writer.write(HEAD + event(model, {"role": "assistant", "content": ""}))
     for _ in range(LONG_CHUNKS if b"long" in body else 2):
         if b"long" in body:
