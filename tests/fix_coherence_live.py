@@ -118,10 +118,7 @@ class Side:
         return [(self.edge, self.proxy, f"{edge.whole.total.value:g}s"), *to_engines]
 
     def config(self) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for _, layer in read_paths(self.paths).litellm:
-            values = merge_values(values, layer)
-        config = copy.deepcopy(values["proxy_config"])
+        config = copy.deepcopy(read_paths(self.paths).values()["proxy_config"])
         for entry in config["model_list"]:
             address = f"http://127.0.0.1:{self.inner[entry['model_name']]}/v1"
             entry["litellm_params"].update(api_base=address, api_key="sk-none")

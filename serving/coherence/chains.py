@@ -8,13 +8,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from serving.coherence.defaults import implicit
+from serving.coherence.duration import seconds
 from serving.coherence.given import chain_file, given_hops, with_figures
 from serving.coherence.model import Chain, Engine, Hop, Limits, Patch, Setting
 from serving.coherence.objects import Inventory, Object, mapping
 from serving.coherence.read_clients import Client, clients
 from serving.coherence.read_envoy import envoy_routes
 from serving.coherence.read_litellm import LiteLlm, litellm
-from serving.coherence.read_pods import Workload, _is_model, engine, line, served_names, workloads
+from serving.coherence.read_pods import Workload, engine, is_model, line, served_names, workloads
 from serving.coherence.read_routes import RouteRule, hop, rules
 from serving.coherence.read_scalers import INTERCEPTOR, interceptor_for, scaling
 
@@ -188,7 +189,7 @@ class _Resolver:
                 names = rule.models
                 if not names:
                     pod = next(
-                        (each for each in self.pods if each.name == path[1].name and _is_model(each.container)), None
+                        (each for each in self.pods if each.name == path[1].name and is_model(each.container)), None
                     )
                     names = served_names(pod)[:1] if pod else ()
                 for name in names:
@@ -197,11 +198,7 @@ class _Resolver:
     def kserve_alone(self, proxy: bool) -> Iterator[Way]:
         """InferenceServices that no alias leads to: KServe makes a route for each."""
         for pod in self.pods:
-            if (
-                pod.object.kind == "InferenceService"
-                and pod.object.key not in self.reached
-                and _is_model(pod.container)
-            ):
+            if pod.object.kind == "InferenceService" and pod.object.key not in self.reached and is_model(pod.container):
                 names = served_names(pod) or (pod.object.name,)
                 yield f"{names[0]} ({pod.name})", (), ((kserve_hop(pod.object),), self._engine(pod), ()), proxy
 
@@ -229,8 +226,6 @@ def kserve_hop(one: Object) -> Hop:
     if value is None:
         total = replace(implicit("kserve-route", patch), file=one.file, line=line(one.body, ("spec", "predictor")))
     else:
-        from serving.coherence.duration import seconds
-
         where = f"InferenceService {one.namespace}/{one.name} predictor.timeout"
         total = Setting(
             seconds(value, "number", f"{one.file}: {where}"), where, False, one.file, line(one.body, path), patch

@@ -18,7 +18,7 @@ import yaml
 from serving.coherence.chains import chains
 from serving.coherence.check import Grouped, findings, group
 from serving.coherence.model import Patch
-from serving.coherence.objects import InputInvalid, Inventory, Object, merge_values, patch, read_paths
+from serving.coherence.objects import InputInvalid, Inventory, Object, patch, read_paths
 from serving.coherence.plan import IDLE_WAIT, Changes, aborts, budget_of, rest, times
 from serving.coherence.read_litellm import ROUTER
 
@@ -84,10 +84,7 @@ class _Writer:
         path: list[Any] = list(place.path)
         entry: Any = _encoded(place, value, None)
         if "model_list" in path:  # Helm replaces lists, so the whole list is written
-            merged: dict[str, Any] = {}
-            for _, layer in self.found.litellm:
-                merged = merge_values(merged, layer)
-            models = copy.deepcopy(merged["proxy_config"]["model_list"])
+            models = copy.deepcopy(self.found.values()["proxy_config"]["model_list"])
             models[path[2]]["litellm_params"][path[4]] = entry
             path, entry = path[:2], models
         self.overlay.setdefault("proxy_config", {})
@@ -108,8 +105,7 @@ class _Writer:
         patch(body, step, COMPONENT)
         new = Object(old.kind, old.namespace, old.name, body, old.file)
         self.steps[old.kind, old.namespace, old.name].append(step)
-        self.found.objects[at] = new
-        self.found._by_kind.clear()
+        self.found.put(at, new)
 
     def write(self, folder: Path, budget: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -68,6 +68,18 @@ class Inventory:
             self._by_kind = dict(grouped)
         return [each for name in names for each in self._by_kind.get(name, ())]
 
+    def put(self, at: int, one: Object) -> None:
+        """In the place of another of its kind."""
+        self.objects[at] = one
+        self._by_kind.clear()
+
+    def values(self) -> dict[str, Any]:
+        """LiteLLM's layers merged, in the order of the paths."""
+        merged: dict[str, Any] = {}
+        for _, layer in self.litellm:
+            merged = merge_values(merged, layer)
+        return merged
+
     def find(self, kind: str, namespace: str, name: str) -> Object | None:
         found = (each for each in self.kind(kind) if each.namespace == namespace and each.name == name)
         return next(found, None)
@@ -214,7 +226,7 @@ def _apply(found: Inventory, overlay: Json, file: str) -> None:
                 body = copy.deepcopy(each.body)
                 for step in steps[0] if steps else ():
                     patch(body, step, file)
-                found.objects[index] = Object(each.kind, each.namespace, each.name, body, each.file)
+                found.put(index, Object(each.kind, each.namespace, each.name, body, each.file))
 
 
 def patch(body: Any, step: Json, file: str) -> None:

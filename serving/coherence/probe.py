@@ -177,13 +177,15 @@ class Probe:
             connection.request("POST", self._path(), json.dumps(body), self._headers())
             _until(lambda: bool(self.upstream.of(tag)), self.patience)
             time.sleep(LEAVES_AFTER_SECONDS)
-        left = time.monotonic()
-        time.sleep(CANCEL_SECONDS)
+        left, told = time.monotonic(), all(hop.tells(stream) for hop in self.hops)
+        window = (
+            CANCEL_SECONDS if told else 2 * CANCEL_SECONDS
+        )  # a try may end by its own limit; the next one comes later
+        time.sleep(window)
         seen = self.upstream.of(tag)
         ended = [each.ended for each in seen]
         gone = len(seen) == 1 and None not in ended
-        spent = max((each - left for each in ended if gone and each is not None), default=CANCEL_SECONDS)
-        told = all(hop.tells(stream) for hop in self.hops)
+        spent = max((each - left for each in ended if gone and each is not None), default=window)
         outcome = "the upstream was told" if gone else "the upstream still works"
         row = Observed(
             f"client leaves, {'streamed' if stream else 'whole'}", max(0.0, spent), len(seen), outcome,

@@ -13,7 +13,7 @@ from typing import Any
 from serving.coherence.defaults import implicit
 from serving.coherence.duration import seconds
 from serving.coherence.model import Drain, Hop, Limits, Patch, Setting
-from serving.coherence.objects import Inventory, items, mapping, merge_values
+from serving.coherence.objects import Inventory, items, mapping
 from serving.coherence.read_pods import line
 
 ROUTER = "litellm-values"
@@ -44,10 +44,9 @@ def litellm(found: Inventory) -> LiteLlm | None:
     """All values that were read are layers of one proxy, in the order of the paths."""
     if not found.litellm:
         return None
-    values: dict[str, Any] = {}
+    values = found.values()
     holder: dict[str, str] = {}
     for file, layer in found.litellm:
-        values = merge_values(values, layer)
         holder |= dict.fromkeys(mapping(layer.get("proxy_config"), file), file)
     file = holder.get("model_list", found.litellm[0][0])
     config = mapping(values.get("proxy_config"), file)

@@ -89,13 +89,13 @@ def workload(one: Object) -> Workload | None:
     containers = items(spec.get("containers"), f"{one.file}: {one.key} containers")
     if not containers:
         return None
-    index = next((at for at, each in enumerate(containers) if _is_model(each)), 0)
+    index = next((at for at, each in enumerate(containers) if is_model(each)), 0)
     chosen = containers[index]
     env = {str(each.get("name")): str(each["value"]) for each in items(chosen.get("env"), one.file) if "value" in each}
     return Workload(one, path, spec, labels, chosen, index, str(chosen.get("image", "")), env, _words(chosen))
 
 
-def _is_model(container: Mapping[str, Any]) -> bool:
+def is_model(container: Mapping[str, Any]) -> bool:
     image = str(container.get("image", ""))
     return container.get("name") in ("kserve-container", "main", "vllm") or "vllm" in image or "inference-sim" in image
 
@@ -141,7 +141,7 @@ def drain(pod: Workload) -> Drain:
     )
     keys: tuple[str | int, ...] = ("containers", pod.index, "lifecycle")
     hook = mapping(mapping(pod.container.get("lifecycle"), pod.object.file).get("preStop"), pod.object.file)
-    is_vllm = _is_model(pod.container)
+    is_vllm = is_model(pod.container)
     text = pod.argument("--shutdown-timeout")
     shutdown = (
         implicit("vllm-shutdown")
