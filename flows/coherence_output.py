@@ -23,10 +23,14 @@ def text(checked: Checked) -> str:
     lines += _answers(checked)
     lines += ["", *(f"note: {each}" for each in checked.notes)] if checked.notes else []
     found, dropped = len(checked.findings), len(checked.suppressed)
-    verdict = f"incoherent: {found} finding{'s' if found != 1 else ''}" if found else "coherent"
-    read = f"{len(checked.chains)} chains from {checked.inventory.files} files"
+    verdict = f"incoherent: {_counted(found, 'finding')}" if found else "coherent"
+    read = f"{_counted(len(checked.chains), 'chain')} from {_counted(checked.inventory.files, 'file')}"
     lines += ["", f"{verdict}{f', {dropped} suppressed' if dropped else ''} ({read})"]
     return "\n".join(lines)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _head(each: Grouped) -> str:

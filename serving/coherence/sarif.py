@@ -14,7 +14,7 @@ def sarif(checked: Checked) -> dict[str, Any]:
         for name, rule in RULES.items()
     ]
     results = [_result(each) for each in checked.findings]
-    driver = {"name": "liftlock coherence", "informationUri": "docs/coherence.md", "rules": rules}
+    driver = {"name": "liftlock coherence", "rules": rules}
     return {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
