@@ -20,7 +20,8 @@ with nearest as materialized (
     from asked, lateral (select id from {table} as chunk where chunk.words @@ word and {filter} offset 0) as found
 ), weighed as materialized (
     select lexeme, word, ln(1 + (greatest(total, number) - number + 0.5) / (number + 0.5)) as weight
-    from (select lexeme, word, count(id) as number from asked left join holding using (lexeme) group by lexeme, word) as counted,
+    from asked left join (select lexeme, count(*) as found from holding group by lexeme) as counted using (lexeme),
+         lateral (select coalesce(found, 0) as number) as numbered,
          (select reltuples::float8 as total from pg_class where oid = {name}::regclass) as statistics
 ), matching as materialized (
     select id, row_number() over (order by weight desc, id) as rank
