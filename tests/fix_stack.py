@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from tests.fix_caller import Caller
+from tests.fix_canaries import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = ROOT / "evals" / "ticket_router"
@@ -40,7 +41,8 @@ class Stack:
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("LIFTLOCK_", "PREFECT_", "MLFLOW_"))
         }
-        return {**kept, "LIFTLOCK_STATE": str(self.state), "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+        own = {"LIFTLOCK_STATE": str(self.state), "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+        return {**kept, **ENVIRONMENT, **own}
 
     @property
     def argv(self) -> list[str]:

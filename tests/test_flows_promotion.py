@@ -86,6 +86,8 @@ def test_after_a_rollback_the_alias_names_what_is_served(stack: Stack, takeover:
     assert json.loads(done.stdout)["to_version"] == champion_of(stack) == takeover.old
     shown = json.loads(stack.run("show", NAME, "--json").stdout)
     assert (shown["coherent"], shown["served_version"]) == (True, takeover.old)
+    settled = stack.run("reconcile", NAME, "--json")
+    assert (settled.returncode, json.loads(settled.stdout)) == (0, [])
 
 
 def test_an_alias_on_a_version_without_evidence_is_back_within_sixty_seconds(stack: Stack, takeover: Takeover) -> None:

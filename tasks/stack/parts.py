@@ -174,6 +174,8 @@ def _vllm(settings: Settings, port: int, engine: Engine, name: str = "vllm") -> 
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",  # far above the gateway's 4 s: a late timer of Envoy's must not meet a closing one
         **({"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"} if settings.otlp_url else {}),
+        "VLLM_HOST_IP": "127.0.0.1",  # its processes talk to each other; left out, at the address of a network card
+        "GLOO_SOCKET_IFNAME": "lo",  # left out, at whatever the host's name resolves to
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "INFO",  # at DEBUG it writes prompts into its log
         "OMP_WAIT_POLICY": "passive",
