@@ -61,11 +61,14 @@ def status(
 
     if watch and not as_json:
         return show(_rollouts(name), Console())
-    kept = _rollouts(name).last()
+    rollouts = _rollouts(name)
+    kept = rollouts.last()
     steps = kept_steps(kept)
     if as_json:
         return typer.echo(json.dumps({**asdict(kept.state), "steps": [asdict(step) for step in steps]}, indent=2))
     typer.echo(_line(kept))
+    if not kept.state.over and not rollouts.driven():
+        typer.echo(f"  nothing drives it: run its release again, or `liftlock rollout abort {name}`")
     if kept.state.way:
         typer.echo(f"  {kept.state.way}")
     for step in steps:

@@ -34,6 +34,7 @@ def test_status_and_history_say_where_it_stands(made: Stack) -> None:
     assert document["way"] == WAY
     assert (document["phase"], document["weight"], document["steps"]) == ("watching", 10, [])
     assert "watching  t-2 over t-1  60 s left to decide  step 1 of 2, 10 % asked for" in made.run("rollout", "history", "tickets").stdout  # fmt: skip
+    assert "or `liftlock rollout abort tickets`" in made.run("rollout", "status", "tickets").stdout
 
 
 def test_a_pause_is_kept_for_the_pipeline_and_a_model_without_rollout_is_bad_input(made: Stack) -> None:

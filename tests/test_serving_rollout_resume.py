@@ -40,8 +40,10 @@ def test_a_second_rollout_of_the_model_is_refused_while_one_is_under_way(scene: 
     kept = await_phase(scene, "watching")
     with pytest.raises(RolloutUnderWay, match=f"rollout status {scene.model}"):
         scene.roll_out()
+    assert scene.rollouts.driven()
     kept.send("abort", "enough seen")
     thread.join(30)
+    assert not scene.rollouts.driven()
     assert [(one.outcome, one.reason) for one in ended] == [("undone", "enough seen")]
     scene.assert_stable_alone()
 

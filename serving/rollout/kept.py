@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from serving.rollout.machine import Aborted, Action, Event, Paused, Resumed, State, Ticked, advance
 
+LOOK_SECONDS = 0.1
 COMMANDS: dict[str, type[Paused] | type[Resumed]] = {"pause": Paused, "resume": Resumed}
 
 
@@ -101,13 +102,24 @@ class Rollouts:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("a") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file)
             except BlockingIOError:
                 raise RolloutUnderWay(
                     f"another rollout of {self.folder.name} is under way; see `liftlock rollout status {self.folder.name}`, "
                     f"wait for it, or stop it with `liftlock rollout abort {self.folder.name}`"
                 ) from None
             yield
+
+    def driven(self) -> bool:
+        """Whether a pipeline drives one now; a killed one does not."""
+        if not (self.folder / "lock").exists():
+            return False
+        with (self.folder / "lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def begin(self, state: State) -> Kept:
         folder = self.folder / f"{len(self.all()) + 1:04}"
@@ -130,6 +142,15 @@ class Rollouts:
     def unfinished(self) -> Kept | None:
         found = self.all()
         return found[-1] if found and not found[-1].state.over else None
+
+
+def _lock(file: IO[str]) -> None:
+    """Twice, because `driven` holds it for a moment. Raises BlockingIOError."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(LOOK_SECONDS)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def replace_file(path: Path, text: str) -> None:
