@@ -217,15 +217,32 @@ def test_no_request_of_twenty_a_second_fails_during_ten_promotions_and_rollbacks
         done = subprocess.run(
             [stack.argv[0], "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
         )
-    engine.adapters, engine.says = None, lambda *_: None
     assert done.returncode == 0, done.stderr
+    told = json.loads(stack.run("history", NAME, "--json").stdout)[-10:]
+    _undone(stack, takeover, engine, environment)
+    engine.adapters, engine.says = None, lambda *_: None
     assert caller.failed == []
     assert caller.answered > 10 * A_SECOND
     assert caller.left_out <= caller.answered // 20
     assert client_of(stack).get_model_version_by_alias(NAME, "champion").version == takeover.old
-    moved = [(one["kind"], one["to_version"]) for one in json.loads(stack.run("history", NAME, "--json").stdout)[-10:]]
+    moved = [(one["kind"], one["to_version"]) for one in told]
     assert moved == 5 * [("move", takeover.new), ("rollback", takeover.old)]
     assert stack.run("ledger", "verify").returncode == 0
+
+
+def _undone(stack: Stack, takeover: Takeover, engine: FakeEngine, environment: dict[str, str]) -> None:
+    """A canary that answers wrong: exit 3, and alias, traffic and record are where they were."""
+    new = client_of(stack).get_model_version(NAME, takeover.new).tags["liftlock.engine_model"]
+    before, right = json.loads(stack.run("history", NAME, "--json").stdout), engine.says
+    engine.says = lambda model, messages: "wrong" if model == new else right(model, messages)
+    argv = [*stack.argv, "promote", f"{NAME}/{takeover.new}", "--to", "champion"]
+    done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, f"{done.stdout}{done.stderr}"
+    assert client_of(stack).get_model_version_by_alias(NAME, "champion").version == takeover.old
+    shown = json.loads(stack.run("show", NAME, "--json").stdout)
+    assert (shown["coherent"], shown["served_version"]) == (True, takeover.old)
+    assert json.loads(stack.run("history", NAME, "--json").stdout) == before
+    assert stack.last_run()["verdict"] == "undone"
 
 
 def test_down_leaves_nothing_running_and_up_serves_the_champion_again(stack: Stack, champion: dict[str, Any]) -> None:
