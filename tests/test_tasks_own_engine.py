@@ -15,13 +15,18 @@ from tasks.stack.control import default_engine, gateway_of
 from tasks.stack.own_control import await_process, start_own
 from tasks.stack.own_engines import OwnEngine, read_own
 from tasks.stack.supervisor import Supervisor
+from tests.fix_canaries import ENVIRONMENT
 from tests.fix_stack import Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.stack]
 MODEL = "second-engine"
 
 
-def test_a_second_engine_serves_and_goes_and_nothing_else_is_restarted(stack: Stack, champion: dict[str, Any]) -> None:
+def test_a_second_engine_serves_and_goes_and_nothing_else_is_restarted(
+    stack: Stack, champion: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ENVIRONMENT.items():  # as the stack was started: a part with other settings is restarted
+        monkeypatch.setenv(name, value)
     settings = Settings(state=stack.state)
     first = default_engine(settings)
     before = {name: one.pid for name, one in Supervisor(stack.state).states().items()}
