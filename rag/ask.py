@@ -77,7 +77,12 @@ def stream(asked: Asked, *, conn: Connection, embedder: Embedder, chat: Chat) ->
 
 def ask(asked: Asked, *, conn: Connection, embedder: Embedder, chat: Chat) -> Answer:
     """The last step of `stream`."""
-    *_, last = stream(asked, conn=conn, embedder=embedder, chat=chat)
+    return last_answer(stream(asked, conn=conn, embedder=embedder, chat=chat))
+
+
+def last_answer(steps: Iterator[Step]) -> Answer:
+    """Of the rest of a stream."""
+    *_, last = steps
     if last.answer is None:
         raise AssertionError("a stream ends with the answer")
     return last.answer

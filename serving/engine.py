@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 
+LOOK_SECONDS = 0.1
 REQUESTS = ("vllm:num_requests_running", "vllm:num_requests_waiting{")
 
 
@@ -39,3 +42,9 @@ def under_way(engine_url: str) -> int:
         return 0
     counted = [line for line in page.text.splitlines() if line.startswith(REQUESTS)]
     return int(sum(float(line.rpartition(" ")[2]) for line in counted))
+
+
+def await_idle(engine_url: str, deadline: float) -> None:
+    """Until it has no request any more, at the latest until `deadline` (time.monotonic)."""
+    while under_way(engine_url) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)

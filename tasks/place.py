@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from serving.engine import under_way
-from serving.gateway.drain import LOOK_SECONDS, drained
+from serving.engine import await_idle
+from serving.gateway.drain import drained
 from serving.gateway.model import Split
 from serving.gateway.state import Gateway
 from tasks.base_model import resolve_base
@@ -164,5 +164,4 @@ def drain(settings: Settings, model: str, url: str, seconds: float) -> None:
     gateway = gateway_of(settings, addresses(settings), default_engine(settings))
     with suppress(httpx.HTTPError):  # a gateway that is down sends nothing
         drained(gateway, [(model, side, url) for side in ("stable", "candidate")], seconds)
-    while under_way(url) and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+    await_idle(url, deadline)

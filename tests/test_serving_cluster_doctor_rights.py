@@ -11,7 +11,7 @@ from kubernetes import client, config
 from serving.cluster_doctor.examine import examine
 from serving.cluster_doctor.expected import OVERLAYS, Overlay, expected
 from serving.cluster_doctor.model import Right
-from serving.cluster_doctor.read import read_cluster
+from serving.cluster_doctor.read import allowed, read_cluster
 from serving.cluster_doctor.rights import rights
 from serving.manifests.model import Form
 from serving.manifests.read_room import read_room
@@ -87,20 +87,6 @@ def _covers(rule: Document, right: Right) -> bool:
     )  # fmt: skip
 
 
-def may(api: client.ApiClient, right: Right) -> bool:
-    resource, _, sub = right.resource.partition("/")
-    asked = client.V1ResourceAttributes(
-        verb=right.verb,
-        group=right.group,
-        resource=resource,
-        subresource=sub,
-        namespace=right.namespace,
-        name=right.name,
-    )
-    review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=asked))
-    return bool(client.AuthorizationV1Api(api).create_self_subject_access_review(review).status.allowed)
-
-
 @pytest.mark.slow
 def test_one_verb_less_fails_and_is_named(complete_cluster: CompleteCluster) -> None:
     """One right in four, in turn, asked with a token of the account; what it hides is not missed beside it."""
@@ -111,13 +97,13 @@ def test_one_verb_less_fails_and_is_named(complete_cluster: CompleteCluster) -> 
         role, less = without(documents, right)
         complete_cluster.replace_rules(less)
         try:
-            assert not complete_cluster.until(partial(may, api, right), lambda it: not it)
+            assert not complete_cluster.until(partial(allowed, api, right), lambda it: not it)
             examined = examine(read_cluster(api, WANTED), WANTED)
         finally:
             complete_cluster.replace_rules(role)
         assert [(one.check, one.where) for one in examined.findings] == [("right", str(right))]
         assert examined.missing
-        assert complete_cluster.until(partial(may, api, right), bool)
+        assert complete_cluster.until(partial(allowed, api, right), bool)
     assert examine(read_cluster(api, WANTED), WANTED).findings == ()
 
 

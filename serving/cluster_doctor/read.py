@@ -36,8 +36,8 @@ def read_cluster(api: client.ApiClient, wanted: Expected) -> Cluster:
         read = paths(wanted)
         answers = dict(zip(read, pool.map(lambda path: _get(api, path), read), strict=True))
         asked = rights(wanted)
-        allowed = dict(zip(asked, pool.map(lambda right: _allowed(api, right), asked), strict=True))
-    return Cluster(answers, allowed, user)
+        given = dict(zip(asked, pool.map(lambda right: allowed(api, right), asked), strict=True))
+    return Cluster(answers, given, user)
 
 
 def _who(api: client.ApiClient) -> str:
@@ -50,7 +50,7 @@ def _get(api: client.ApiClient, path: str) -> Answer:
     return _call(api, "GET", path, None, (ABSENT, FORBIDDEN))
 
 
-def _allowed(api: client.ApiClient, right: Right) -> bool:
+def allowed(api: client.ApiClient, right: Right) -> bool:
     resource, _, sub = right.resource.partition("/")
     attributes = {"verb": right.verb, "group": right.group, "resource": resource, "namespace": right.namespace,
                   "name": right.name, "subresource": sub}  # fmt: skip

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from serving.engine import under_way
-from serving.gateway.drain import LOOK_SECONDS, drained
+from serving.engine import await_idle
+from serving.gateway.drain import drained
 from serving.rollout.local import LocalTarget
 
 
@@ -48,8 +48,7 @@ class SwapTarget(LocalTarget):
         deadline = time.monotonic() + self.drain_limit
         sides = [(one, side, None) for one in self.models for side in ("stable", "candidate")]
         drained(self.gateway, sides, self.drain_limit)
-        while under_way(self.gateway.engine_url) and time.monotonic() < deadline:  # those of the base model's name too
-            time.sleep(LOOK_SECONDS)
+        await_idle(self.gateway.engine_url, deadline)  # of the requests of the base model's name too
         self.replace(candidate)
 
 
