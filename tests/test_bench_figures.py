@@ -117,6 +117,7 @@ def test_all_benches_of_make_help_run_by_default_and_an_unknown_one_is_refused()
         chosen(["modlecar"], known, short=False)
     assert arguments_of("rag", True, "peers/python") == "--short --peers peers/python"
     assert arguments_of("modelcar", False, "peers/python") == ""
+    assert (arguments_of("adapters", False, None), arguments_of("adapters", True, None)) == ("--plot", "--short")
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from serving.gateway.envoy import Split
 from serving.gateway.state import Gateway
 from serving.gateway.trace import trace
 from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
-from tests.bench.figures import Figure, end
+from tests.bench.figures import Figure, end, flags
 from tests.fix_envoy import Envoy, free_ports
 from tests.fix_http import await_http
 
@@ -228,8 +228,9 @@ def plot(rows: list[Row], target: Path) -> None:
 
 
 def main() -> int:
-    rows = measure_all(4.0 if "--short" in sys.argv else SECONDS)
-    if "--plot" in sys.argv:
+    asked = flags(__doc__, "--short", "--plot")
+    rows = measure_all(4.0 if asked.short else SECONDS)
+    if asked.plot:
         plot(rows, ROOT / "docs" / "images" / "adapters.png")
     share = rows[1].tokens_per_second / rows[0].tokens_per_second
     failures = sum(row.failures for row in rows)
@@ -237,7 +238,7 @@ def main() -> int:
         Figure(f"tokens a second of one adapter's, {rows[1].adapters} adapters", share, "", "higher", LIMIT_SHARE),
         Figure("failed requests", failures, "", "lower", 0),
     ]
-    return end("adapters", figures, short="--short" in sys.argv, details=[asdict(row) for row in rows])
+    return end("adapters", figures, short=asked.short, details=[asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

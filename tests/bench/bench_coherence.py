@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.bench.figures import Figure, end, spread_of
+from tests.bench.figures import Figure, end, flags, spread_of
 from tests.fix_coherence import coherent, written
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,7 @@ def fill(folder: Path) -> int:
 
 
 def main() -> int:
+    flags(__doc__)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         count = fill(folder)

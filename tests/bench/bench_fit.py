@@ -22,7 +22,7 @@ from typing import Any
 
 from serving.fit import EngineFlags, estimate, find_gpu, parse_config, weights_from_headers
 from serving.fit.safetensors_header import parse_header
-from tests.bench.figures import Figure, end
+from tests.bench.figures import Figure, end, flags
 from tests.fix_fit import LLAMA_8B, dense_shapes
 from tests.fix_fit_points import GIB, Point, load_points
 
@@ -233,6 +233,7 @@ def ahead_of_it(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def main() -> int:
+    flags(__doc__)
     every = load_points()
     points = [point for point in every if point.scored]
     print(f"{len(points)} of {len(every)} points scored: the others are grade C or have no config.json")

@@ -24,7 +24,7 @@ import psutil
 from serving.gateway.keys import new_key
 from serving.gateway.parts import HTTP, TYPES, address
 from serving.gateway.state import Gateway
-from tests.bench.figures import Figure, end
+from tests.bench.figures import Figure, end, flags
 from tests.fix_envoy import Envoy, free_ports, running_envoy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,7 +183,7 @@ def measure_all(seconds: float) -> dict[str, dict[str, Measured]]:
 
 
 def main() -> int:
-    short = "--short" in sys.argv
+    short = flags(__doc__, "--short").short
     found = measure_all(0.7 if short else SECONDS)
     print(
         f"{'load':<42}{'way':<13}{'streams/s':>10}{'of direct':>10}{'first p50':>11}{'p99':>9}{'added p50':>11}{'p99':>9}{'Envoy':>9}  failed"

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench.figures import Figure, end
+from tests.bench.figures import Figure, end, flags
 
 STAGES = 9
 LIMIT_SECONDS, LIMIT_SHARE = 0.25, 0.03
@@ -27,6 +27,7 @@ def last_release_seconds(state: Path) -> float | None:
 
 
 def main() -> int:
+    flags(__doc__)
     from tasks.settings import get_settings
     from tasks.stack.addresses import export_client_settings
     from tasks.stack.control import up

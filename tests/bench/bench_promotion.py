@@ -30,7 +30,7 @@ from tasks.promotion.database import PromotionBusy, connect
 from tasks.promotion.ledger import Line, lines, verify
 from tasks.promotion.move import AliasMoved, Promoter, Wanted
 from tasks.promotion.registry import MlflowRegistry, RegistryUnreachable
-from tests.bench.figures import Figure, end
+from tests.bench.figures import Figure, end, flags
 from tests.fix_envoy import free_ports
 from tests.fix_http import answers_http
 from tests.fix_mlflow import QUIET
@@ -236,6 +236,7 @@ def _end(story: list[Line]) -> str | None:
 
 
 def main() -> int:
+    flags(__doc__, "--short")
     os.environ.update(QUIET)
     folder = Path(tempfile.mkdtemp(prefix="liftlock-bench-"))
     results: dict[str, Any] = {}

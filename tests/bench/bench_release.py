@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.figures import Figure, end
+from tests.bench.figures import Figure, end, flags
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = {"from an empty folder": 15 * 60.0, "installed": 6 * 60.0, "nothing changed": 25.0}
@@ -41,6 +41,7 @@ def stages_of(clone: Path) -> list[dict[str, Any]]:
 
 
 def main() -> int:
+    flags(__doc__)
     folder = Path(tempfile.mkdtemp(prefix="liftlock-bench-"))
     folder.chmod(0o755)
     clone = folder / "liftlock"

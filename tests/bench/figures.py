@@ -5,12 +5,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 NOISE = 0.10
+
+
+def flags(doc: str | None, *names: str) -> argparse.Namespace:
+    """The bench's arguments, each of them on or off; --help and one that is not known start nothing."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in names:
+        parser.add_argument(name, action="store_true")
+    return parser.parse_args()
 
 
 @dataclass(frozen=True)

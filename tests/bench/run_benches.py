@@ -25,6 +25,7 @@ DATA, PAGE = ROOT / "docs" / "figures.json", ROOT / "docs" / "figures.md"
 REASONS = Path(__file__).with_name("missed_goals.yaml")
 OWN = ("bench",)  # prints no ending of this form
 LONG = ("release", "gate-suite", "chaos")  # minutes each, without a form that is short enough
+DRAWN = ("adapters",)  # the whole form draws a picture of the docs with ARGS=--plot
 
 
 def benches(makefile: str) -> list[str]:
@@ -35,7 +36,8 @@ def benches(makefile: str) -> list[str]:
 
 def arguments_of(name: str, short: bool, peers: str | None) -> str:
     """What the bench's own target gets as ARGS; only rag has peers that need an environment of their own."""
-    return " ".join([*(["--short"] if short else []), *(["--peers", peers] if peers and name == "rag" else [])])
+    form = ["--short"] if short else ["--plot"] if name in DRAWN else []
+    return " ".join([*form, *(["--peers", peers] if peers and name == "rag" else [])])
 
 
 def run(name: str, arguments: str) -> tuple[Ending, float]:
