@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup lock release test lint format up down status schema clean bench bench-release bench-overhead bench-fit bench-gate bench-gate-suite pictures picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster bench-chaos
+.PHONY: help setup lock release test fuzz lint format up down status schema clean bench bench-release bench-overhead bench-fit bench-gate bench-gate-suite pictures picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster bench-chaos
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test: setup ## Lint, types, import contracts and all tests
 	@$(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 	@$(RUN) -m pytest -m "slow and not stack" --numprocesses 2 --dist loadfile
 	@$(RUN) -m pytest -m stack
+
+fuzz: setup ## Give every command 500 inputs that nobody should give; INPUTS=50 for fewer
+	@HOSTILE_INPUTS=$(or $(INPUTS),500) $(RUN) -m pytest --numprocesses 2 tests/test_flows_cli_hostile.py
 
 lint: ## ruff, mypy and the import contracts
 	@.venv/bin/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +14,13 @@ _CPUINFO = Path("/proc/cpuinfo")
 def read_cpuinfo() -> str:
     """Empty on a system without /proc/cpuinfo."""
     return _CPUINFO.read_text() if _CPUINFO.exists() else ""
+
+
+def cores(cpuinfo: str, usable: int | None = None) -> int:
+    """Physical cores among the processors that this process may use; each of these where /proc/cpuinfo names no cores."""
+    usable = usable or len(os.sched_getaffinity(0))
+    named = re.findall(r"^physical id\s*:\s*(\d+)$.*?^core id\s*:\s*(\d+)$", cpuinfo, re.MULTILINE | re.DOTALL)
+    return min(usable, len(set(named)) or usable)
 
 
 def has_gpu() -> bool:

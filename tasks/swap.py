@@ -18,6 +18,7 @@ from tasks.stack.addresses import addresses
 from tasks.stack.control import default_engine, gateway_of, locked, up
 from tasks.stack.engine import Engine, EngineBusy, write_engine
 from tasks.stack.own_control import await_process
+from tasks.stack.supervisor import Supervisor
 from tasks.whole_file import write_whole
 
 STAMP = re.compile(r"(?:INFO|WARNING) (\d\d-\d\d \d\d:\d\d:\d\d) ")
@@ -64,6 +65,7 @@ def replace_engine(settings: Settings, engine: Engine) -> None:
     """Whoever it serves is cut off: the caller has drained it. Returns when the new one answers. Raises PartNotReady."""
     with locked(settings):
         write_engine(settings.state, engine)
+        Supervisor(settings.state).stop("vllm")  # `up` keeps one that runs and is in use
     up(settings, lambda _: None, wait_for_engine=False)
     await_process(settings, "vllm")
 

@@ -13,7 +13,7 @@ import pytest
 from serving.gateway.envoy import Split
 from tasks.exit_codes import code_of
 from tasks.settings import ROOT, Settings
-from tasks.stack.control import up
+from tasks.stack.control import engines_in_use, up
 from tasks.stack.engine import Engine, EngineBusy, read_engine, write_engine
 from tasks.stack.owner import StackTaken, claim
 from tasks.stack.parts import Part
@@ -78,3 +78,19 @@ def test_wider_limits_do_not_restart_the_engine_under_clients(running: Superviso
     assert read_engine(tmp_path) == ENGINE
     assert "router" in str(refused.value)
     assert code_of(refused.value) == 2
+
+
+@pytest.mark.parametrize(
+    ("splits", "parts"),
+    [
+        ([], set()),
+        ([Split("a", "a-1")], {"vllm"}),
+        ([Split("a", "a-1", stable_engine="http://127.0.0.1:1")], {"vllm-a-1"}),
+        ([Split("a", "a-1", "a-2", 10, "http://127.0.0.1:1", "http://127.0.0.1:2")], {"vllm-a-1", "vllm-a-2"}),
+        ([Split("a", "a-1", "a-2", 10, stable_engine="http://127.0.0.1:1")], {"vllm", "vllm-a-1"}),
+        ([Split("a", "a-1", "a-2", 0, candidate_engine="http://127.0.0.1:2")], {"vllm", "vllm-a-2"}),
+        ([Split("a", "a-1", stable_engine="http://elsewhere:1")], set()),
+    ],
+)
+def test_engines_in_use_are_those_that_the_gateway_sends_to(splits: list[Split], parts: set[str]) -> None:
+    assert engines_in_use(splits, {"vllm-a-1": "http://127.0.0.1:1", "vllm-a-2": "http://127.0.0.1:2"}) == parts

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.stack.engine import Engine, EngineBusy, choose_engine, cpu_dtype, vllm_arguments
+from tasks.processor import cores
+from tasks.stack.engine import Engine, EngineBusy, choose_engine, cpu_dtype, cpu_layout, vllm_arguments
 
 CURRENT = Engine("/models/Base-1B", max_model_len=2048, max_lora_rank=8)
 WIDER = replace(CURRENT, max_lora_rank=16)
@@ -31,6 +32,33 @@ def test_float32_where_bfloat16_is_not_native(flags: str, dtype: str) -> None:
 def test_the_dtype_reaches_the_engine() -> None:
     arguments = vllm_arguments(Engine("/models/Base-1B"), 8000, "float32")
     assert arguments[arguments.index("--dtype") + 1] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "usable", "count"),
+    [
+        (
+            "".join(f"processor\t: {n}\nphysical id\t: 0\nsiblings\t: 4\ncore id\t\t: {n // 2}\n\n" for n in range(4)),
+            4,
+            2,
+        ),
+        ("".join(f"processor\t: {n}\nphysical id\t: {n}\ncore id\t\t: 0\n\n" for n in range(2)), 2, 2),
+        ("".join(f"processor\t: {n}\nphysical id\t: 0\ncore id\t\t: {n}\n\n" for n in range(8)), 3, 3),
+        ("processor\t: 0\nFeatures\t: fp asimd\n\nprocessor\t: 1\nFeatures\t: fp asimd\n", 2, 2),
+        ("", 4, 4),
+    ],
+    ids=["two-threads-a-core", "two-sockets", "confined", "arm", "nothing-known"],
+)
+def test_cores_are_physical_and_ours(cpuinfo: str, usable: int, count: int) -> None:
+    assert cores(cpuinfo, usable) == count
+
+
+def test_on_few_cores_the_engine_is_one_process_that_computes_on_all_of_them() -> None:
+    two = cpu_layout(2)
+    assert two.arguments == ("--distributed-executor-backend", "uni")
+    assert (two.environment["OMP_NUM_THREADS"], two.environment["VLLM_ENABLE_V1_MULTIPROCESSING"]) == ("2", "0")
+    many = cpu_layout(32)
+    assert (many.arguments, dict(many.environment)) == ((), {})
 
 
 def test_the_first_release_gets_the_engine_that_it_asks_for() -> None:

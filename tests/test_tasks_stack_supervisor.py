@@ -301,6 +301,23 @@ def test_a_changed_part_is_restarted_and_no_other(supervisor: Supervisor) -> Non
     assert await_running(supervisor, "kept", "changed") == after
 
 
+def test_a_changed_part_that_is_held_runs_on_until_it_is_not(supervisor: Supervisor) -> None:
+    assert supervisor.ensure([part("engine", A="1"), part("other", A="1")]) == []
+    for name in ("engine", "other"):
+        supervisor.start(name)
+    before = await_running(supervisor, "engine", "other")
+    for _ in range(2):  # it is told each time
+        assert supervisor.ensure([part("engine", A="2"), part("other", A="2")], {"engine", "absent"}) == ["engine"]
+        assert supervisor.states()["engine"].pid == before["engine"]
+    assert supervisor.states()["other"].state == "STOPPED"
+    assert supervisor.ensure([part("engine", A="1"), part("other", A="2")], {"engine"}) == []  # as it was started
+    assert supervisor.ensure([part("engine", A="2"), part("other", A="2")]) == []
+    await_true(lambda: not is_running(before["engine"]), "not stopped")
+    supervisor.start("engine")
+    after = await_running(supervisor, "engine")
+    assert b"A=2" in Path(f"/proc/{after['engine']}/environ").read_bytes().split(b"\0")
+
+
 def test_a_value_reaches_a_real_program_and_its_output_the_log(supervisor: Supervisor, tmp_path: Path) -> None:
     value = "postgresql://me:50%25'%s(x)s @127.0.0.1/mlflow?a=1,b=\u00e9"
     folder = tmp_path / "it's a folder"

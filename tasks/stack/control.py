@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
 import psutil
 
+from serving.gateway.envoy import Split
 from serving.gateway.state import Gateway
 from tasks.settings import ROOT, Settings
 from tasks.setup import BASE_MODEL, VLLM_VERSION
@@ -40,6 +41,7 @@ PACKAGES = {
 }
 READY_SECONDS = 300  # to give up after; a slow or busy machine compiles Python for minutes at its first start
 LOOK_SECONDS = 0.2
+RENEW = "`liftlock down` and `liftlock up`, at a time that suits, give it the new ones"
 Say = Callable[[str], None]
 
 
@@ -100,12 +102,21 @@ def up(settings: Settings, say: Say, engine: Engine | None = None, *, wait_for_e
         parts = local_parts(settings, ports, where, engine, own)
         if settings.postgres_dsn is None:
             postgres.ensure_cluster(settings.state)
-        supervisor.ensure([*parts, *on_demand_parts(settings, ports)])
+        serving = engines_in_use(gateway.splits().values(), {one.part: local(ports[one.part]) for one in own})
+        kept = supervisor.ensure([*parts, *on_demand_parts(settings, ports)], serving & {*running})
+        if kept:
+            say(f"{', '.join(kept)} serves clients and goes on with the settings it was started with; {RENEW}")
         beside = set() if wait_for_engine else {"vllm", *(one.part for one in own)}
         # one client for all looks: a new one reads the system's certificates each time
         with httpx.Client(timeout=2) as client:
             _start_in_order(settings, parts, supervisor, where, client, say, beside)
     return where
+
+
+def engines_in_use(splits: Collection[Split], own: Mapping[str, str]) -> set[str]:
+    """The parts that a restart would take from clients; `own` has the addresses of the engines beside the first one."""
+    addresses = {one.stable_engine for one in splits} | {one.candidate_engine for one in splits if one.candidate}
+    return {part for part, address in {"vllm": None, **own}.items() if address in addresses}
 
 
 def _chosen_engine(settings: Settings, asked: Engine | None, running: bool) -> Engine:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from tasks.processor import has_gpu, read_cpuinfo
+from tasks.processor import cores, has_gpu, read_cpuinfo
 from tasks.whole_file import write_whole
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, ARM
+FEW_CORES = 8
 LIMITS = ("max_model_len", "max_num_seqs", "max_loras", "max_lora_rank", "max_cpu_loras")
 
 
@@ -100,6 +101,33 @@ def engine_dtype() -> str:
     """The --dtype that the local engine is started with; a GPU, or a system without /proc, keeps the checkpoint's own."""
     cpuinfo = read_cpuinfo()
     return "auto" if has_gpu() or not cpuinfo else cpu_dtype(cpuinfo)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How vLLM lies on the machine: what its environment and its flags say of processes and threads."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+
+
+def cpu_layout(count: int) -> Layout:
+    """On a few cores scheduler and worker are one process that computes on all of them. vLLM's default has two, and gives a core
+    to the scheduler, which spins there while it waits for the worker; on many cores that costs little, and vLLM binds threads.
+    """
+    if count > FEW_CORES:
+        return Layout()
+    # vLLM's CPU platform takes the executor `uni` only where this is 0 (vllm/platforms/cpu.py); the HTTP server stays a process of its own
+    one_process = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    return Layout(
+        {**one_process, "OMP_NUM_THREADS": str(count)},
+        ("--distributed-executor-backend", "uni"),
+    )
+
+
+def engine_layout() -> Layout:
+    """Of the local engine on this machine; a GPU keeps vLLM's own."""
+    return Layout() if has_gpu() else cpu_layout(cores(read_cpuinfo()))
 
 
 def vllm_arguments(engine: Engine, port: int, dtype: str) -> list[str]:

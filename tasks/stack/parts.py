@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from tasks.settings import ROOT, Settings
 from tasks.setup import EMBEDDING_MODEL
 from tasks.stack.addresses import QUIET, Addresses
-from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
+from tasks.stack.engine import Engine, engine_dtype, engine_layout, vllm_arguments
 from tasks.stack.kept_secrets import webhook_encryption_key
 from tasks.stack.own_engines import OwnEngine
 
@@ -166,6 +166,7 @@ def _prefect(python: str, state: Path, port: int, where: Addresses) -> Part:
 
 
 def _vllm(settings: Settings, port: int, engine: Engine, name: str = "vllm") -> Part:
+    layout = engine_layout()
     environment = {
         **QUIET,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # the resolver needs it; the gateway lets no client reach the loading endpoints
@@ -178,13 +179,14 @@ def _vllm(settings: Settings, port: int, engine: Engine, name: str = "vllm") -> 
         "GLOO_SOCKET_IFNAME": "lo",  # left out, at whatever the host's name resolves to
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "INFO",  # at DEBUG it writes prompts into its log
-        "OMP_WAIT_POLICY": "passive",
         "SPT_NOENV": "1",  # vLLM's children rename themselves, and would write over the environment that `alone` knows them by
+        "OMP_WAIT_POLICY": "passive",
+        **layout.environment,
     }
     binary = settings.toolchain / "vllm" / "bin" / "vllm"
     return Part(
         name,
-        (str(binary), *vllm_arguments(engine, port, engine_dtype()), *_spans(settings)),
+        (str(binary), *vllm_arguments(engine, port, engine_dtype()), *layout.arguments, *_spans(settings)),
         f"http://127.0.0.1:{port}/health",
         environment,
         folder=Path(engine.model).parent,

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import xmlrpc.client
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,16 +125,14 @@ class Supervisor:
         if not self.is_up():
             alone.end(alone.marked(f"unix://{self.socket}"))
 
-    def ensure(self, parts: Sequence[Part]) -> None:
-        """Start supervisord, or give a running one the new configuration; a part whose definition changed is stopped.
-
-        Raises SupervisorFailed.
+    def ensure(self, parts: Sequence[Part], held: Collection[str] = ()) -> list[str]:
+        """Start supervisord, or give a running one the new configuration; a part whose definition changed is stopped, but for
+        those of `held`, which run on as they were started. Their names are returned where they changed. Raises SupervisorFailed.
         """
         config = self.state / "supervisord.conf"
         self._write(config, render(parts, self.state))
         if self.is_up():
-            self._reload()
-            return
+            return self._reload(held)
         done = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
             capture_output=True,
@@ -143,7 +141,7 @@ class Supervisor:
         )
         for _ in range(100 if done.returncode == 0 else 0):
             if self.is_up():
-                return
+                return []
             time.sleep(0.05)
         raise SupervisorFailed(
             f"supervisord did not start: {(done.stderr or done.stdout).strip()[-300:]}; see {self.state}/logs/supervisord.log"
@@ -161,13 +159,15 @@ class Supervisor:
         with os.fdopen(descriptor, "w") as out:
             out.write(text)
 
-    def _reload(self) -> None:
-        added, changed, removed = self._rpc.reloadConfig()[0]
+    def _reload(self, held: Collection[str]) -> list[str]:
+        added, differing, removed = self._rpc.reloadConfig()[0]
+        changed = [name for name in differing if name not in held]
         for name in [*changed, *removed]:
             self._rpc.stopProcessGroup(name)
             self._rpc.removeProcessGroup(name)
         for name in [*added, *changed]:
             self._rpc.addProcessGroup(name)
+        return [name for name in differing if name in held]
 
     def states(self) -> dict[str, ProcessState]:
         if not self.is_up():

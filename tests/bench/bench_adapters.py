@@ -27,7 +27,7 @@ from serving.engine import load_adapter
 from serving.gateway.envoy import Split
 from serving.gateway.state import Gateway
 from serving.gateway.trace import trace
-from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
+from tasks.stack.engine import Engine, engine_dtype, engine_layout, vllm_arguments
 from tests.bench.figures import Figure, end, flags
 from tests.fix_envoy import Envoy, free_ports
 from tests.fix_http import await_http
@@ -87,12 +87,13 @@ def engine(toolchain: Path, adapters: Path, slots: int, log: Path) -> Iterator[s
     (port,) = free_ports(1)
     models = toolchain / "models"
     wanted = Engine(str(models / BASE), max_num_seqs=CLIENTS, max_loras=slots, max_lora_rank=RANK)
+    layout = engine_layout()
     environment = {
         **os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_PLUGINS": "lora_filesystem_resolver",
         "VLLM_LORA_RESOLVER_CACHE_DIR": str(adapters), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
-        "OMP_WAIT_POLICY": "passive",
+        "OMP_WAIT_POLICY": "passive", **layout.environment,
     }  # fmt: skip
-    argv = [str(toolchain / "vllm" / "bin" / "vllm"), *vllm_arguments(wanted, port, engine_dtype())]
+    argv = [str(toolchain / "vllm" / "bin" / "vllm"), *vllm_arguments(wanted, port, engine_dtype()), *layout.arguments]
     with log.open("wb") as out, subprocess.Popen(argv, cwd=models, env=environment, stdout=out, stderr=out) as process:
         try:
             url = f"http://127.0.0.1:{port}"

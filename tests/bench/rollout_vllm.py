@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from tasks.settings import ROOT
-from tasks.stack.engine import Engine, engine_dtype, vllm_arguments
+from tasks.stack.engine import Engine, engine_dtype, engine_layout, vllm_arguments
 from tests.fix_envoy import free_ports
 from tests.fix_http import await_http
 
@@ -26,14 +26,16 @@ START_SECONDS = 300
 def running_vllm(adapters: Path) -> Iterator[str]:
     """Its address, once it answers; adapters are found by name in the folder."""
     (port,) = free_ports(1)
+    layout = engine_layout()
     environment = {
         **os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_PLUGINS": "lora_filesystem_resolver",
         "VLLM_LORA_RESOLVER_CACHE_DIR": str(adapters), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
-        "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1",
+        "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive", **layout.environment,
     }  # fmt: skip
     argv = [
         str(ROOT / ".toolchain/vllm/bin/vllm"),
         *vllm_arguments(Engine(str(BASE), max_model_len=512), port, engine_dtype()),
+        *layout.arguments,
     ]
     with (adapters.parent / "vllm.log").open("wb") as log:
         process = subprocess.Popen(
