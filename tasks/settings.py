@@ -21,7 +21,8 @@ class Settings(BaseSettings):
     state: Path = Field(ROOT / ".liftlock", description="Folder of everything the local stack and the releases write.")
     toolchain: Path = Field(ROOT / ".toolchain", description="Folder of vLLM, promptfoo and the two models.")
     postgres_dsn: SecretStr | None = Field(
-        None, description="postgresql://user@host:port; databases prefect, mlflow, liftlock and rag are expected in it."
+        None,
+        description="postgresql://user:password@host:port; databases prefect, mlflow, liftlock and rag are expected in it.",
     )
     mlflow_uri: str | None = Field(None, description="Address of an MLflow server, e.g. http://127.0.0.1:5000.")
     prefect_api_url: str | None = Field(None, description="Address of a Prefect API, e.g. http://127.0.0.1:4200/api.")
@@ -124,6 +125,17 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("postgres_dsn")
+    @classmethod
+    def _parsed(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refused here, because who parses it later quotes what cannot be parsed, password and all."""
+        if value and not _is_server(value.get_secret_value()):
+            raise ValueError(
+                "this is not the address of a Postgres server; required: postgresql://user:password@host:port, without database and "
+                "options (PGSSLMODE and its like hold those), and a password's special characters percent-encoded"
+            )
+        return value
+
     @property
     def adapters(self) -> Path:
         """Where the engine finds adapters by name."""
@@ -132,6 +144,18 @@ class Settings(BaseSettings):
     @property
     def models(self) -> Path:
         return self.toolchain / "models"
+
+
+def _is_server(dsn: str) -> bool:
+    if not re.fullmatch(r"postgresql://[^\s/?#]+/?", dsn):
+        return False
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        return re.fullmatch(r"[\d,]*", str(conninfo_to_dict(dsn).get("port", ""))) is not None
+    except ProgrammingError:
+        return False
 
 
 class SettingsInvalid(Exception):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
-import secrets
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from flows.cli import app
-from tasks.settings import Settings, get_settings
+from tasks.settings import Settings, SettingsInvalid, get_settings
+from tasks.stack.control import PORTS
 from tests.fix_canaries import PLANTED, Search
 from tests.hostile_inputs import arena, arguments, commands
 from tests.test_flows_cli_hostile import LEFT_OUT, ended, place
 
 __all__ = ["place"]  # the fixture
-SECRET = f"canary-{secrets.token_hex(16)}"
+SECRET = "canary-5f0c1d7a9e3b42864fd1"  # stands in the tests' names, which all processes of a run have to agree on
 DATABASES = (
     f"postgresql://ada:{SECRET}@127.0.0.1:1",
     f"postgresql://ada:{SECRET}@[::1",
@@ -33,6 +34,10 @@ VALUES = {
     "platform_token": (SECRET, f"{SECRET}\n"),
     "api_key": (SECRET, f"{SECRET}\r\nx: y", f"💥{SECRET}"),
 }
+READING = (
+    ["status"], ["show", "quick"], ["history", "quick"], ["approvals"], ["ledger", "verify"], ["reconcile"], ["rollout", "status"],
+    ["diff", "quick", "1", "2"], ["export", "quick", "--output", "exported"], ["rollback", "quick"], ["ask", "Where?", "--json"],
+)  # fmt: skip
 EVERY = [words for words, _ in commands(get_command(app)) if words not in LEFT_OUT]
 
 
@@ -56,6 +61,42 @@ def test_no_command_shows_a_secret_setting(
         leaks(place.parent, [*words, *arguments(known[words], dice)], capfd, search)
     assert not search.found
     assert search.looked > len(EVERY)
+
+
+@pytest.mark.parametrize("dsn", DATABASES)
+def test_commands_that_reach_for_the_database_do_not_show_its_password(
+    place: Path, dsn: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The stack's addresses are known here, and nobody listens at them."""
+    state, search = place.parent / "state", Search({"password": SECRET})
+    (state / "version").unlink()
+    (state / "ports.json").write_text(json.dumps(dict.fromkeys(PORTS, 1)))
+    monkeypatch.setenv("LIFTLOCK_POSTGRES_DSN", dsn)
+    monkeypatch.setenv("LIFTLOCK_EMBEDDINGS_URL", "http://127.0.0.1:1")
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "PREFECT_CLIENT_MAX_RETRIES"):
+        monkeypatch.setenv(name, "0")
+    for words in READING:
+        get_settings.cache_clear()
+        leaks(place.parent, words, capfd, search)
+    assert not search.found
+
+
+@pytest.mark.parametrize("dsn", [*DATABASES[1:], "postgresql://ada@127.0.0.1/prefect", "postgres://ada@127.0.0.1"])
+def test_what_is_no_server_is_refused(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFTLOCK_POSTGRES_DSN", dsn)
+    get_settings.cache_clear()
+    with pytest.raises(
+        SettingsInvalid, match=r"LIFTLOCK_POSTGRES_DSN: .* required: postgresql://user:password@host:port"
+    ):
+        get_settings()
+    get_settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://ada:a%2Fb@db.example:5432", "postgresql://ada@[::1]:5432/", "postgresql://127.0.0.1"]
+)
+def test_a_server_is_taken(dsn: str) -> None:
+    assert Settings(postgres_dsn=dsn).postgres_dsn is not None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
