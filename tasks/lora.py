@@ -176,7 +176,9 @@ def _trainer(request: LoraRequest, rows: list[dict[str, Any]], curve: list[Train
     on_cpu = not torch.cuda.is_available()
     tokenizer = AutoTokenizer.from_pretrained(request.base)
     attention = "eager" if _longest(request, tokenizer, rows) <= SHORT_DIALOG and on_cpu else "sdpa"
-    model = AutoModelForCausalLM.from_pretrained(request.base, dtype=_dtype(torch), attn_implementation=attention)
+    model = AutoModelForCausalLM.from_pretrained(
+        request.base, dtype=_dtype(torch), attn_implementation=attention, use_safetensors=True
+    )
     lora = LoraConfig(
         r=request.r,
         lora_alpha=request.lora_alpha,
