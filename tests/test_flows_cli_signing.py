@@ -1,5 +1,6 @@
 """`liftlock keys init`, `modelcar sign` and `modelcar verify` as processes: what they print, leave behind, and exit with."""
 
+import base64
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fix_canaries import Search
+from tests.fix_guarded_registry import PASSWORD, USER, Certificate
 from tests.fix_modelcar import build
 from tests.fix_signing import PREDICATES
 
@@ -61,6 +64,40 @@ def test_a_key_signs_and_its_public_half_verifies(liftlock: Run, image: str, tmp
     told = json.loads(verified.stdout)
     assert told["digest"] == json.loads(signed.stdout)["digest"]
     assert (told["verdict"], told["identity"]) == ("PASSED", "layout")
+
+
+def test_a_registrys_password_and_a_given_key_are_in_nothing_that_is_kept(
+    liftlock: Run, image: str, tmp_path: Path, basic_registry: str, certificate: Certificate
+) -> None:
+    """Good and bad credentials, a push, a signature and a check; all files but those that hold the secrets are searched."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    given = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    (kept / "config.json").write_text(json.dumps({"auths": {basic_registry: {"auth": given}}}))
+    wrong = base64.b64encode(f"{USER}:{SECRET}".encode()).decode()
+    (kept / "wrong.json").write_text(json.dumps({"auths": {basic_registry: {"auth": wrong}}}))
+    made = liftlock("keys", "init", "--prefix", "kept/models", "--passphrase-env", "MY_SECRET")
+    assert made.returncode == 0, made.stderr
+    there, ca = f"{basic_registry}/secrets/router:v1", ("--ca-file", certificate.certificate_file)
+    refused = liftlock("modelcar", "push", image, there, "--auth-file", "kept/wrong.json", *ca)
+    assert refused.returncode != 0
+    output = f"{refused.stdout}{refused.stderr}"
+    for words in (
+        ("push", image, there),
+        ("sign", there, "--key", "kept/models.key", "--passphrase-env", "MY_SECRET"),
+        ("verify", there, "--key", "kept/models.pub"),
+        ("inspect", there),
+    ):
+        done = liftlock("modelcar", *words, "--auth-file", "kept/config.json", *ca)
+        assert done.returncode == 0, done.stderr
+        output += f"{done.stdout}{done.stderr}"
+    key = (kept / "models.key").read_text().splitlines()[1]
+    search = Search({"password": PASSWORD, "wrong password": SECRET, "credentials": given, "wrong": wrong, "key": key})
+    search.look("output", output.encode())
+    kept.rename(tmp_path.parent / f"{tmp_path.name}-kept")
+    search.folder(tmp_path)
+    assert not search.found
+    assert search.looked > 5
 
 
 def test_the_local_key_needs_no_words(liftlock: Run, image: str, tmp_path: Path) -> None:
