@@ -68,4 +68,4 @@ def test_every_socket_of_every_process_of_the_stack_is_on_loopback(stack: Stack,
         if one.status == psutil.CONN_LISTEN or (not one.raddr and one.laddr)  # the second: UDP
     }
     assert {ip for _, ip in listening} <= LOOPBACK, listening
-    assert len(found) > 10 and {"postgres", "envoy", "VLLM::EngineCor"} <= {name for name, _ in listening}
+    assert len(found) > 10 and {"postgres", "envoy", "vllm"} <= {name for name, _ in listening}
