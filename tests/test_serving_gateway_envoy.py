@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serving.gateway import routes as gateway_routes
 from serving.gateway.envoy import VERSION_HEADER, Split, clusters
 from serving.gateway.listener import listeners
-from serving.gateway.model import Json
+from serving.gateway.model import Endpoint, Json
 from serving.gateway.parts import version_of
 from serving.gateway.routes import PATHS, Table
 from tests.fix_engine import BASE
@@ -127,3 +127,8 @@ def test_the_listener_is_on_loopback_and_asks_who_it_is_first(tmp_path: Any) -> 
     assert listener["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": 8080}
     filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
     assert [one["name"] for one in filters] == ["front", "limit", "rewrite-model", "router"]
+
+
+def test_a_name_that_an_endpoint_repeats_is_listed_once() -> None:
+    again = (Endpoint("Base-1B", "http://127.0.0.1:1"), Endpoint("more", "http://127.0.0.1:2"))
+    assert Table([Split("tickets", "tickets-1")], "Base-1B", endpoints=again).names == ["tickets", "Base-1B", "more"]

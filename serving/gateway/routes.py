@@ -39,7 +39,9 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        return [*(split.model for split in self.splits), self.base_model, *(one.model for one in self.endpoints)]
+        """Each once: an endpoint may repeat the name of a split or of the base, which come before it."""
+        named = (*(split.model for split in self.splits), self.base_model, *(one.model for one in self.endpoints))
+        return [*dict.fromkeys(named)]
 
 
 BACKOFF_SECONDS = (
