@@ -6,7 +6,7 @@ export PYTHONDONTWRITEBYTECODE :=
 RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
 .DEFAULT_GOAL := help
 
-.PHONY: help setup lock release test fuzz lint format up down status schema clean bench bench-release bench-overhead bench-fit bench-gate bench-gate-suite pictures picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster bench-chaos
+.PHONY: help setup lock release test fuzz lint format up down status schema clean bench bench-release bench-overhead bench-fit bench-gate bench-gate-suite pictures picture-gate bench-modelcar bench-signing bench-promotion picture-rollout bench-rollout bench-rollout-sim bench-rollout-long bench-delivery bench-coherence bench-gateway bench-adapters bench-rag bench-cluster bench-chaos bench-growth
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -113,6 +113,9 @@ bench-coherence: setup ## 1,000 manifests through `liftlock coherence`, at most 
 
 bench-cluster: setup ## 500 random clusters and releases: the renderer's verdict against the real scheduler; ARGS=--short for a look
 	@$(RUN) -m tests.bench.bench_cluster $(ARGS)
+
+bench-growth: setup ## How time grows with items, bytes, passages, manifests and versions; ARGS=--short for a look, ARGS=--plot draws it
+	@$(RUN) -m tests.bench.bench_growth $(ARGS)
 
 bench-chaos: setup ## 100 releases, each with a kill, a full disk, a clock jump or a bad network; ARGS=--short for five
 	@$(RUN) -m tests.bench.bench_chaos $(ARGS)

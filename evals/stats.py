@@ -12,6 +12,7 @@ Every test is one-sided, every bound holds with probability 1 - alpha on its own
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import lru_cache
 from math import sqrt
 from statistics import NormalDist
@@ -133,8 +134,10 @@ def critical_value(n: int, delta: float, alpha: float) -> float:
     worse, needed = np.arange(n + 1), _region(low, n, delta)
     able = needed <= n - worse
     between = tango_statistic(needed[able], worse[able], n, delta)
-    found = (value for value in sorted(set(between[between <= high].tolist())) if exact_p(value, n, delta) <= alpha)
-    return next(found, high) - 1e-9
+    attained = np.unique(between[between <= high])
+    # the region shrinks as the statistic grows, and so does its probability: by halves, for there are ever more of them
+    first = bisect_left(attained, True, key=lambda value: exact_p(float(value), n, delta) <= alpha)
+    return float(attained[first] if first < len(attained) else high) - 1e-9
 
 
 def _bracket(n: int, delta: float, alpha: float) -> tuple[float, float]:

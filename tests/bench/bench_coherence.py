@@ -21,16 +21,16 @@ ASKED = 3.0
 MANIFESTS = 1000
 
 
-def fill(folder: Path) -> int:
-    """250 files of four engines, Services and routes each, beside the coherent chain."""
+def fill(folder: Path, manifests: int = MANIFESTS) -> int:
+    """Files of four engines, Services and routes each, beside the coherent chain; how many manifests these are."""
     written(folder, coherent())
     documents = coherent()["manifests.yaml"][:4]
     text = yaml.safe_dump_all(documents, sort_keys=False)
-    for index in range(MANIFESTS // len(documents)):
+    for index in range(manifests // len(documents)):
         (folder / f"more-{index}.yaml").write_text(
             text.replace("name: llm", f"name: llm-{index}").replace("app: llm", f"app: llm-{index}")
         )
-    return len(documents) * (MANIFESTS // len(documents))
+    return len(documents) * (manifests // len(documents))
 
 
 def main() -> int:

@@ -103,13 +103,13 @@ def mlflow_server(folder: Path) -> tuple[Server, str]:
     return Server(argv, {"cwd": folder, "env": {**os.environ, **QUIET}}, partial(answers_http, f"{url}/health")), url
 
 
-def models_of(url: str, count: int) -> list[str]:
+def models_of(url: str, count: int, versions: int = VERSIONS) -> list[str]:
     client = mlflow.MlflowClient(url)
     run = client.create_run("0")
     names = [f"m{number}-{uuid.uuid4().hex[:6]}" for number in range(count)]
     for name in names:
         client.create_registered_model(name)
-        for _ in range(VERSIONS):
+        for _ in range(versions):
             client.create_model_version(name, f"{run.info.artifact_uri}/adapter", run.info.run_id)
     return names
 

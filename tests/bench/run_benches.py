@@ -25,7 +25,7 @@ DATA, PAGE = ROOT / "docs" / "figures.json", ROOT / "docs" / "figures.md"
 REASONS = Path(__file__).with_name("missed_goals.yaml")
 OWN = ("bench",)  # prints no ending of this form
 LONG = ("release", "gate-suite", "chaos")  # minutes each, without a form that is short enough
-DRAWN = ("adapters",)  # the whole form draws a picture of the docs with ARGS=--plot
+DRAWN = ("adapters", "growth")  # the whole form draws a picture of the docs with ARGS=--plot
 
 
 def benches(makefile: str) -> list[str]:
