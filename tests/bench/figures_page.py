@@ -21,6 +21,12 @@ what was measured beside it in the same run. `make bench` runs the benches and w
 A bench that did not run keeps its row and its date. A figure that is worse than here, on the same machine and by more than the
 spread and the noise together, is told by `make bench`, which then ends with exit code 1.
 
+How the time grows with the work, drawn by `make bench-growth ARGS=--plot`, and adapters on one engine, by `make bench-adapters ARGS=--plot`:
+
+![Seconds over size for items, bytes, manifests, passages and versions](images/growth.png)
+
+![Tokens a second and first token over the number of adapters](images/adapters.png)
+
 """
 
 
