@@ -64,8 +64,8 @@ def swap_target(
 def replace_engine(settings: Settings, engine: Engine) -> None:
     """Whoever it serves is cut off: the caller has drained it. Returns when the new one answers. Raises PartNotReady."""
     with locked(settings):
+        Supervisor(settings.state).stop("vllm")  # first: `up` lets one that has clients go on, whatever is written
         write_engine(settings.state, engine)
-        Supervisor(settings.state).stop("vllm")  # `up` keeps one that runs and is in use
     up(settings, lambda _: None, wait_for_engine=False)
     await_process(settings, "vllm")
 
