@@ -1,6 +1,5 @@
 """Strategy pool's second engine on the whole stack: it serves beside the first one, and no other part is restarted for it."""
 
-import subprocess
 from dataclasses import replace
 from typing import Any
 
@@ -49,16 +48,3 @@ def test_a_second_engine_serves_and_goes_and_nothing_else_is_restarted(
     assert read_own(stack.state) == ()
     after = {name: one.pid for name, one in Supervisor(stack.state).states().items()}
     assert after == before
-
-
-def test_other_settings_do_not_restart_an_engine_under_its_clients(stack: Stack, champion: dict[str, Any]) -> None:
-    def engine() -> int:
-        return Supervisor(stack.state).states()["vllm"].pid
-
-    before, environment = engine(), {**stack.environment, "LIFTLOCK_OTLP_URL": "http://127.0.0.1:9"}
-    argv = [*stack.argv, "up"]
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=600, check=False)
-    assert (done.returncode, engine()) == (0, before), done.stderr
-    assert "vllm serves clients and goes on with the settings it was started with" in " ".join(done.stderr.split())
-    again = stack.run("up")
-    assert (again.returncode, engine(), "goes on with" in again.stderr) == (0, before, False)
