@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.child import ChildFailed
-from tasks.lora import LoraRequest, TrainingRefused
-from tasks.train_child import train_in_child
+from tasks.lora import LoraRequest, train_lora
 from tests.fix_tiny_training import LEARNED, write_dialogs
 
 pytestmark = pytest.mark.slow
@@ -89,9 +87,9 @@ def test_nothing_of_a_hostile_base_model_runs(tiny_base: Path, tmp_path: Path, n
         **{**LEARNED, "num_train_epochs": 0.2},
     )  # fmt: skip
     try:
-        train_in_child(request, tmp_path, 300, lambda event: None)
+        train_lora(request)  # here and not in its child, which would import torch anew each time
         failed = False
-    except (TrainingRefused, ChildFailed):
+    except Exception:  # noqa: BLE001 - whichever library refuses it
         failed = True
     assert not mark.exists()
     assert failed or not fails
