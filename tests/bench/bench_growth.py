@@ -159,6 +159,7 @@ def plot(curves: list[Curve], target: Path) -> None:
 
     matplotlib.use("agg")
     from matplotlib.figure import Figure as Picture
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     picture = Picture(figsize=(12, 2.8), layout="constrained")
     for axis, one in zip(picture.subplots(1, len(curves)), curves, strict=True):
@@ -166,7 +167,9 @@ def plot(curves: list[Curve], target: Path) -> None:
         last = one.seconds[-1]
         axis.loglog(one.sizes, [last * size / one.sizes[-1] for size in one.sizes], ":", color="grey")
         axis.set_title(f"{one.work}\nexponent at the end {one.exponent:.2f}", fontsize=9)
-        axis.set(ylim=(min(one.seconds) / 3, last * 3), xlabel=one.work)
+        axis.set(ylim=(min(one.seconds) / 3, last * 3), xlabel=one.work.partition(" ")[0])
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
     picture.supylabel("seconds; dotted: in proportion", fontsize=8)
     picture.savefig(target, dpi=110, metadata={"Software": None})
