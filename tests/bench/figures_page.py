@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,13 @@ How the time grows with the work, drawn by `make bench-growth ARGS=--plot`, and 
 
 
 def machine() -> str:
-    """Processor, cores and memory."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [
-        line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-    ]
+    """Processor with its family and model, for clouds give two kinds one name; cores and memory."""
+    said = dict(
+        re.findall(r"^(model name|cpu family|model)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{names[0] if names else 'unknown processor'}, {os.cpu_count()} cores, {memory:.0f} GiB"
+    kind = f" (family {said['cpu family']}, model {said['model']})" if {"cpu family", "model"} <= said.keys() else ""
+    return f"{said.get('model name', 'unknown processor')}{kind}, {os.cpu_count()} cores, {memory:.0f} GiB"
 
 
 def row_of(ending: Ending, command: str, on: str, date: str, commit: str, seconds: float) -> dict[str, Any]:
