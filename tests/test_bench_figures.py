@@ -120,6 +120,18 @@ def test_all_benches_of_make_help_run_by_default_and_an_unknown_one_is_refused()
     assert (arguments_of("adapters", False, None), arguments_of("adapters", True, None)) == ("--plot", "--short")
 
 
+def test_the_other_stores_of_bench_rag_are_those_that_ran() -> None:
+    from tests.bench.bench_rag import qps_of_others
+
+    peers = {
+        "rows": 10,
+        "liftlock": {"qps": 3.0},
+        "langchain": {"qps": 2.0},
+        "llamaindex": {"error": "no such package"},
+    }
+    assert qps_of_others(peers) == {"langchain": 2.0}
+
+
 @pytest.mark.slow
 def test_a_bench_that_ran_ends_in_the_form() -> None:
     done = subprocess.run(
