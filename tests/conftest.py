@@ -10,6 +10,7 @@ pytest_plugins = (
     "tests.fix_complete_cluster",
     "tests.fix_controllers",
     "tests.fix_guarded_registry",
+    "tests.fix_hostile_cli",
     "tests.fix_signing",
     "tests.fix_sigstore",
     "tests.fix_kyverno_registry",

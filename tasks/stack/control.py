@@ -115,8 +115,8 @@ def up(settings: Settings, say: Say, engine: Engine | None = None, *, wait_for_e
 
 def engines_in_use(splits: Collection[Split], own: Mapping[str, str]) -> set[str]:
     """The parts that a restart would take from clients; `own` has the addresses of the engines beside the first one."""
-    addresses = {one.stable_engine for one in splits} | {one.candidate_engine for one in splits if one.candidate}
-    return {part for part, address in {"vllm": None, **own}.items() if address in addresses}
+    asked = {one.stable_engine for one in splits} | {one.candidate_engine for one in splits if one.candidate}
+    return {part for part, address in {"vllm": None, **own}.items() if address in asked}
 
 
 def _chosen_engine(settings: Settings, asked: Engine | None, running: bool) -> Engine:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -27,16 +26,16 @@ from serving.engine import load_adapter
 from serving.gateway.envoy import Split
 from serving.gateway.state import Gateway
 from serving.gateway.trace import trace
-from tasks.stack.engine import Engine, engine_dtype, engine_layout, vllm_arguments
+from tasks.stack.engine import Engine
 from tests.bench.figures import Figure, end, flags
+from tests.bench.real_vllm import running_vllm
 from tests.fix_envoy import Envoy, free_ports
-from tests.fix_http import await_http
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "SmolLM2-135M-Instruct"
 ADAPTERS, RANK, CLIENTS, TOKENS = 64, 8, 16, 8
 COUNTS = {64: (1, 64), 8: (1, 8, 16, 32, 64)}  # by slots: how many adapters are asked
-SECONDS, START_SECONDS = 12.0, 240
+SECONDS = 12.0
 LIMIT_SHARE = (
     0.5  # of one adapter's throughput with all 64 in slots; not asked for by anybody: below it the slots do not help
 )
@@ -81,26 +80,9 @@ def write_adapters(folder: Path, model: Path) -> list[str]:
     return names
 
 
-@contextmanager
-def engine(toolchain: Path, adapters: Path, slots: int, log: Path) -> Iterator[str]:
-    """The real vLLM with that many slots and four times as many places in the host's memory; its address."""
-    (port,) = free_ports(1)
-    models = toolchain / "models"
-    wanted = Engine(str(models / BASE), max_num_seqs=CLIENTS, max_loras=slots, max_lora_rank=RANK)
-    layout = engine_layout()
-    environment = {
-        **os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_PLUGINS": "lora_filesystem_resolver",
-        "VLLM_LORA_RESOLVER_CACHE_DIR": str(adapters), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
-        "OMP_WAIT_POLICY": "passive", **layout.environment,
-    }  # fmt: skip
-    argv = [str(toolchain / "vllm" / "bin" / "vllm"), *vllm_arguments(wanted, port, engine_dtype()), *layout.arguments]
-    with log.open("wb") as out, subprocess.Popen(argv, cwd=models, env=environment, stdout=out, stderr=out) as process:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            await_http(f"{url}/health", process, log, START_SECONDS)
-            yield url
-        finally:
-            process.terminate()
+def engine_with(models: Path, slots: int) -> Engine:
+    """With four times as many places in the host's memory."""
+    return Engine(str(models / BASE), max_num_seqs=CLIENTS, max_loras=slots, max_lora_rank=RANK)
 
 
 @contextmanager
@@ -170,12 +152,12 @@ def measure_all(seconds: float) -> list[Row]:
         folder = Path(name)
         names = write_adapters(folder / "adapters", toolchain / "models" / BASE)
         for slots, counts in COUNTS.items():
-            with engine(toolchain, folder / "adapters", slots, folder / f"{slots}.log") as direct:
+            with running_vllm(folder / "adapters", engine_with(toolchain / "models", slots), toolchain) as direct:
                 for adapter in names[: min(slots, 4)]:
                     load_adapter(direct, adapter)  # what the first adapter pays once is not counted
                 with gateway(folder / f"gateway-{slots}", direct, names) as url:
                     if not rows:
-                        traced = one_id_at_every_hop(url, folder / f"gateway-{slots}", folder / f"{slots}.log")
+                        traced = one_id_at_every_hop(url, folder / f"gateway-{slots}", folder / "vllm.log")
                         direct_row = measure(direct, names[:1], slots, seconds)
                     for count in counts:
                         rows.append(measure(url, [f"public-{name}" for name in names[:count]], slots, seconds))

@@ -7,7 +7,6 @@ commit does not render what it holds, or another's field is lost. --short: two o
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -23,7 +22,7 @@ import httpx
 
 from serving.delivery.record import RECORD, files_of, from_text
 from serving.rollout.ask import ask
-from tests.bench.figures import Figure, end
+from tests.bench.figures import Figure, end, flags
 from tests.delivery_process import MODEL, PROMPTS, Asked, release, target_of
 from tests.fix_cluster import Cluster, add_application, running_cluster, start_argocd
 from tests.fix_platform import PlatformRepository, git, running_platform
@@ -184,9 +183,7 @@ def figures(client: Client, up: list[float], down: list[float]) -> dict[str, Any
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", action="store_true")
-    short = parser.parse_args().short
+    short = flags(__doc__, "--short").short
     count = 2 if short else 10
     with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
         folder = Path(text)

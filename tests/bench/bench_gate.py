@@ -8,7 +8,6 @@ judge by and only warns.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench.figures import Figure, end, spread_of
+from tests.bench.figures import Figure, end, flags, spread_of
 from tests.bench.gate_cells import ALPHA, Cell, cell, draw
 from tests.bench.gate_methods import fixed, liftlock
 from tests.bench.gate_packages import PINS, checked
@@ -82,9 +81,7 @@ def measure_peers(one: Cell, difference: float, releases: int, seed: int) -> dic
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--short", action="store_true", help="1,000 releases a cell, no judgement")
-    short = parser.parse_args().short
+    short = flags(__doc__, "--short").short
     releases, started = 1000 if short else 10_000, time.monotonic()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
     with ProcessPoolExecutor() as pool:

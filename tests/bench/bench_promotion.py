@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -101,6 +102,24 @@ def mlflow_server(folder: Path) -> tuple[Server, str]:
     ]
     url = f"http://127.0.0.1:{port}"
     return Server(argv, {"cwd": folder, "env": {**os.environ, **QUIET}}, partial(answers_http, f"{url}/health")), url
+
+
+@contextmanager
+def servers() -> Iterator[tuple[dict[str, Server], str, str, Path]]:
+    """Both, started, by name; the DSN, MLflow's address, and a folder that goes with them."""
+    folder = Path(tempfile.mkdtemp(prefix="liftlock-bench-"))
+    with _folder() as home:
+        database, dsn = postgres(home)
+        registry, url = mlflow_server(folder)
+        found = {"postgres": database, "mlflow": registry}
+        try:
+            for server in found.values():
+                server.start()
+            yield found, dsn, url, folder
+        finally:
+            for server in found.values():
+                server.kill()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def models_of(url: str, count: int, versions: int = VERSIONS) -> list[str]:
@@ -238,32 +257,21 @@ def _end(story: list[Line]) -> str | None:
 def main() -> int:
     flags(__doc__, "--short")
     os.environ.update(QUIET)
-    folder = Path(tempfile.mkdtemp(prefix="liftlock-bench-"))
     results: dict[str, Any] = {}
-    with _folder() as home:
-        database, dsn = postgres(home)
-        registry, url = mlflow_server(folder)
-        servers = {"postgres": database, "mlflow": registry}
-        try:
-            for server in servers.values():
-                server.start()
-            for count in (1, 16):
-                models = models_of(url, count)
-                bare = bare_rate(url, models)
-                for kind, chaos in (("quiet", {}), ("kills", servers)):
-                    acknowledged = folder / f"{count}-{kind}"
-                    acknowledged.mkdir()
-                    found = storm(dsn, url, models_of(url, count), chaos, acknowledged)
-                    results[f"{count} {kind}"] = {
-                        **found,
-                        "bare_per_second": round(bare, 2),
-                        "ratio": round(found["per_second"] / bare, 3),
-                    }
-                    print(f"{count:>2} models, {kind}: {json.dumps(results[f'{count} {kind}'])}", flush=True)
-        finally:
-            for server in servers.values():
-                server.kill()
-            shutil.rmtree(folder, ignore_errors=True)
+    with servers() as (killable, dsn, url, folder):
+        for count in (1, 16):
+            models = models_of(url, count)
+            bare = bare_rate(url, models)
+            for kind, chaos in (("quiet", {}), ("kills", killable)):
+                acknowledged = folder / f"{count}-{kind}"
+                acknowledged.mkdir()
+                found = storm(dsn, url, models_of(url, count), chaos, acknowledged)
+                results[f"{count} {kind}"] = {
+                    **found,
+                    "bare_per_second": round(bare, 2),
+                    "ratio": round(found["per_second"] / bare, 3),
+                }
+                print(f"{count:>2} models, {kind}: {json.dumps(results[f'{count} {kind}'])}", flush=True)
     wrong = ("lost", "doubled", "out_of_order", "lost_updates", "aliases_that_differ", "chain_faults")
     figures = [
         Figure(name.replace("_", " "), sum(found[name] for found in results.values()), "", "lower", 0) for name in wrong

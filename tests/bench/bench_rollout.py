@@ -37,8 +37,8 @@ from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
 from tasks.drill import prompts, undo_seconds
 from tests.bench.figures import Figure, end
+from tests.bench.real_vllm import make_adapter, running_vllm
 from tests.bench.rollout_load import Seen, capacity, causes, clients, instant_engine, p95
-from tests.bench.rollout_vllm import make_adapter, running_vllm
 from tests.fix_envoy import running_envoy
 
 MODEL, FIRST = "tickets", "tickets-0"

@@ -10,7 +10,6 @@ code 1 where a figure is missed.
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from serving.rollout.plan import Plan
 from serving.rollout.steps import roll_out
 from serving.rollout.traffic import Traffic
 from tasks.drill import undo_seconds
-from tests.bench.figures import Figure, end
+from tests.bench.figures import Figure, end, flags
 from tests.bench.rollout_load import Seen, capacity, causes, clients, firsts, instant_engine, p95
 from tests.fix_envoy import running_envoy
 
@@ -84,9 +83,7 @@ def slow_milliseconds(envoy_url: str) -> int:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that engines and gateway end with it
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--short", action="store_true", help="4 cycles")
-    short = parser.parse_args().short
+    short = flags(__doc__, "--short").short
     with (
         tempfile.TemporaryDirectory() as folder,
         instant_engine() as engine,

@@ -7,7 +7,6 @@ a figure is missed. The short form has too few rollouts to judge by and only war
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.rollout.analysis import REGRESSION, AnalysisPolicy
-from tests.bench.figures import Figure, end, spread_of
+from tests.bench.figures import Figure, end, flags, spread_of
 from tests.bench.rollout_draws import EVENTS, Noise, draw, fixed, kayenta, liftlock, looked_at, passes
 
 POLICY = AnalysisPolicy(min_requests=12, max_error_rate=EVENTS["errors"], max_first_token_ratio=1.0)
@@ -65,9 +64,7 @@ def passed_after(noise: Noise, weight: float, slower: float, rollouts: int, seed
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--short", action="store_true", help="1,000 rollouts a cell, no judgement")
-    short = parser.parse_args().short
+    short = flags(__doc__, "--short").short
     rollouts, began, missed = 1000 if short else 10_000, time.monotonic(), []
     rows = cells(rollouts, missed)
     compared = peers(rollouts)

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tasks.processor import read_cpuinfo
 from tests.bench.figures import Ending, Figure, _plain, figure_of
 
 Rows = dict[str, dict[str, Any]]
@@ -33,9 +34,7 @@ How the time grows with the work, drawn by `make bench-growth ARGS=--plot`, and 
 
 def machine() -> str:
     """Processor with its family and model, for clouds give two kinds one name; cores and memory."""
-    said = dict(
-        re.findall(r"^(model name|cpu family|model)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    )
+    said = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", read_cpuinfo(), re.MULTILINE))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     kind = f" (family {said['cpu family']}, model {said['model']})" if {"cpu family", "model"} <= said.keys() else ""
     return f"{said.get('model name', 'unknown processor')}{kind}, {os.cpu_count()} cores, {memory:.0f} GiB"

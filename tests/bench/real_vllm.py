@@ -1,4 +1,4 @@
-"""The real vLLM for the rollout bench, and adapters for it that change nothing. Not a test."""
+"""The real vLLM for the benches of rollouts and adapters, and adapters for it that change nothing. Not a test."""
 
 from __future__ import annotations
 
@@ -17,32 +17,30 @@ from tasks.stack.engine import Engine, engine_dtype, engine_layout, vllm_argumen
 from tests.fix_envoy import free_ports
 from tests.fix_http import await_http
 
-BASE = ROOT / ".toolchain" / "models" / "SmolLM2-135M-Instruct"
+TOOLCHAIN = ROOT / ".toolchain"
+BASE = TOOLCHAIN / "models" / "SmolLM2-135M-Instruct"
 RANK = 8
+SMALL = Engine(str(BASE), max_model_len=512)
 START_SECONDS = 300
 
 
 @contextmanager
-def running_vllm(adapters: Path) -> Iterator[str]:
-    """Its address, once it answers; adapters are found by name in the folder."""
+def running_vllm(adapters: Path, engine: Engine = SMALL, toolchain: Path = TOOLCHAIN) -> Iterator[str]:
+    """Its address, once it answers; adapters are found by name in the folder, beside which vllm.log is written."""
     (port,) = free_ports(1)
-    layout = engine_layout()
+    layout, log = engine_layout(), adapters.parent / "vllm.log"
     environment = {
         **os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_PLUGINS": "lora_filesystem_resolver",
         "VLLM_LORA_RESOLVER_CACHE_DIR": str(adapters), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive", **layout.environment,
     }  # fmt: skip
-    argv = [
-        str(ROOT / ".toolchain/vllm/bin/vllm"),
-        *vllm_arguments(Engine(str(BASE), max_model_len=512), port, engine_dtype()),
-        *layout.arguments,
-    ]
-    with (adapters.parent / "vllm.log").open("wb") as log:
+    argv = [str(toolchain / "vllm/bin/vllm"), *vllm_arguments(engine, port, engine_dtype()), *layout.arguments]
+    with log.open("wb") as out:
         process = subprocess.Popen(
-            argv, cwd=BASE.parent, env=environment, stdout=log, stderr=log, start_new_session=True
+            argv, cwd=Path(engine.model).parent, env=environment, stdout=out, stderr=out, start_new_session=True
         )
     try:
-        await_http(f"http://127.0.0.1:{port}/health", process, adapters.parent / "vllm.log", START_SECONDS)
+        await_http(f"http://127.0.0.1:{port}/health", process, log, START_SECONDS)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, 9)
