@@ -21,7 +21,8 @@ from tests.fix_envoy import free_ports
 from tests.fix_http import await_http
 
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS, TOLD_SECONDS = 120, 30
+START_SECONDS, TOLD_SECONDS, LOCKED_SECONDS = 120, 30, 60
+BUSY = httpx.codes.SERVICE_UNAVAILABLE
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,17 @@ class PrefectServer:
         )  # fmt: skip
 
     def get(self, path: str) -> Any:
-        answer = httpx.get(f"{self.api}{path}", timeout=30)
-        answer.raise_for_status()
-        return answer.json()
+        return self._asked("GET", path, None)
 
     def post(self, path: str, body: Any) -> Any:
-        answer = httpx.post(f"{self.api}{path}", json=body, timeout=30)
+        return self._asked("POST", path, body)
+
+    def _asked(self, method: str, path: str, body: Any) -> Any:
+        """Its 503 says that its SQLite is held by another writer at this moment; Prefect's own client asks again too."""
+        deadline = time.monotonic() + LOCKED_SECONDS
+        while (answer := httpx.request(method, f"{self.api}{path}", json=body, timeout=30)).status_code == BUSY:
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.3)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
