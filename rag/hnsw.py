@@ -13,7 +13,7 @@ from psycopg import sql
 from rag.generation import Generation
 from rag.schema import Connection, as_tenant
 
-M, EF_CONSTRUCTION = 16, 100  # links of a row on each layer, and candidates while they are chosen
+M, EF_CONSTRUCTION = 16, 160  # links of a row on each layer, and candidates while they are chosen
 LOOK_SECONDS = 0.5
 MAX_BUILD_BYTES = 2 << 30
 _CREATE = (
