@@ -39,11 +39,16 @@ def status(
 
 
 def print_parts(parts: list[PartStatus]) -> None:
+    from tasks.stack.control import RENEW
+
     table = Table("part", "address", "version", "health", "memory", box=None, pad_edge=False)
     for row in parts:
         memory = f"{row.memory / 2**20:,.0f} MiB" if row.memory else ""
         table.add_row(row.part, row.address, row.version, row.health, memory)
     out.print(table)
+    for row in parts:
+        if row.changed:
+            out.print(f"{row.part} {RENEW}")
 
 
 def print_overview(seen: Overview) -> None:

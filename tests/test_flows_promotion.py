@@ -90,6 +90,19 @@ def test_after_a_rollback_the_alias_names_what_is_served(stack: Stack, takeover:
     assert (settled.returncode, json.loads(settled.stdout)) == (0, [])
 
 
+def test_what_differs_between_two_versions_is_told(stack: Stack, takeover: Takeover) -> None:
+    done = stack.run("diff", NAME, takeover.old, takeover.new, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["parameters"]["seed"] == ["0", "1"]  # as the two specs have it
+    old, new = found["digests"]["adapter_sha256"]
+    assert old != new
+    assert "do not differ" in stack.run("diff", NAME, takeover.old, takeover.old).stdout
+    absent = stack.run("diff", NAME, takeover.old, "9999")
+    assert (absent.returncode, absent.stdout) == (2, "")
+    assert "there is none in MLflow" in absent.stderr
+
+
 def test_an_alias_on_a_version_without_evidence_is_back_within_sixty_seconds(stack: Stack, takeover: Takeover) -> None:
     client, before = client_of(stack), champion_of(stack)
     source = client.get_model_version(NAME, takeover.old)

@@ -309,8 +309,10 @@ def test_a_changed_part_that_is_held_runs_on_until_it_is_not(supervisor: Supervi
     for _ in range(2):  # it is told each time
         assert supervisor.ensure([part("engine", A="2"), part("other", A="2")], {"engine", "absent"}) == ["engine"]
         assert supervisor.states()["engine"].pid == before["engine"]
+        assert supervisor.differing() == supervisor.differing() == ["engine"]
     assert supervisor.states()["other"].state == "STOPPED"
     assert supervisor.ensure([part("engine", A="1"), part("other", A="2")], {"engine"}) == []  # as it was started
+    assert supervisor.differing() == []
     assert supervisor.ensure([part("engine", A="2"), part("other", A="2")]) == []
     await_true(lambda: not is_running(before["engine"]), "not stopped")
     supervisor.start("engine")

@@ -49,8 +49,10 @@ def test_other_settings_do_not_restart_an_engine_under_its_clients(stack: Stack,
     )
     assert (done.returncode, engine(in_use)) == (0, before), done.stderr
     assert "vllm serves clients and goes on with the settings it was started with" in " ".join(done.stderr.split())
+    assert "vllm goes on with the settings it was started with" in " ".join(stack.run("status").stdout.split())
     again = stack.run("up")
     assert (again.returncode, engine(in_use), "goes on with" in again.stderr) == (0, before, False)
+    assert "goes on with" not in stack.run("status").stdout
 
 
 def test_a_swap_replaces_an_engine_that_has_clients(

@@ -7,7 +7,7 @@ import importlib.metadata
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import psutil
@@ -41,7 +41,7 @@ PACKAGES = {
 }
 READY_SECONDS = 300  # to give up after; a slow or busy machine compiles Python for minutes at its first start
 LOOK_SECONDS = 0.2
-RENEW = "`liftlock down` and `liftlock up`, at a time that suits, give it the new ones"
+RENEW = "goes on with the settings it was started with; `liftlock down` and `liftlock up`, at a time that suits, give it the new ones"
 Say = Callable[[str], None]
 
 
@@ -51,13 +51,14 @@ class PartNotReady(Exception):
 
 @dataclass(frozen=True)
 class PartStatus:
-    """One line of `liftlock status`. Memory in bytes, of the process and its children."""
+    """One line of `liftlock status`. Memory in bytes, of the process and its children; `changed`: newer settings wait for a restart."""
 
     part: str
     address: str
     version: str
     health: str
     memory: int
+    changed: bool = False
 
 
 def gateway_of(settings: Settings, where: Addresses, engine: Engine) -> Gateway:
@@ -105,7 +106,7 @@ def up(settings: Settings, say: Say, engine: Engine | None = None, *, wait_for_e
         serving = engines_in_use(gateway.splits().values(), {one.part: local(ports[one.part]) for one in own})
         kept = supervisor.ensure([*parts, *on_demand_parts(settings, ports)], serving & {*running})
         if kept:
-            say(f"{', '.join(kept)} serves clients and goes on with the settings it was started with; {RENEW}")
+            say(f"{', '.join(kept)} serves clients and {RENEW}")
         beside = set() if wait_for_engine else {"vllm", *(one.part for one in own)}
         # one client for all looks: a new one reads the system's certificates each time
         with httpx.Client(timeout=2) as client:
@@ -206,7 +207,8 @@ def down(settings: Settings) -> None:
 
 def status(settings: Settings) -> list[PartStatus]:
     where = addresses(settings)
-    states = Supervisor(settings.state).states()
+    supervisor = Supervisor(settings.state)
+    states, changed = supervisor.states(), supervisor.differing()
     engine = default_engine(settings)
     with httpx.Client(timeout=2) as client:
 
@@ -230,7 +232,7 @@ def status(settings: Settings) -> list[PartStatus]:
         ]
         if _state(states, "embeddings") == "RUNNING":
             rows.append(own_row("embeddings"))
-    return rows
+    return [replace(one, changed=one.part in changed) for one in rows]
 
 
 def _row(part: str, address: str, external: bool, states: dict[str, ProcessState], healthy: bool) -> PartStatus:

@@ -23,6 +23,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from tasks.stack import alone
 from tasks.stack.parts import Part
+from tasks.whole_file import write_beside
 
 STOP_SECONDS = 20
 COMMENT = re.compile(r"\s[;#]")  # where supervisord cuts a line off, even between quotes
@@ -155,9 +156,8 @@ class Supervisor:
             raise SupervisorFailed(
                 f"{self.socket.parent} is somebody else's, required: a folder of this user; remove it"
             )
-        descriptor = os.open(config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds the database password
-        with os.fdopen(descriptor, "w") as out:
-            out.write(text)
+        made = write_beside(config, text.encode(), 0o600)  # it holds the database password
+        made.replace(config)  # `status` has it read at any time
 
     def _reload(self, held: Collection[str]) -> list[str]:
         added, differing, removed = self._rpc.reloadConfig()[0]
@@ -168,6 +168,10 @@ class Supervisor:
         for name in [*added, *changed]:
             self._rpc.addProcessGroup(name)
         return [name for name in differing if name in held]
+
+    def differing(self) -> list[str]:
+        """The parts that run with other settings than the configuration file has now. Nothing is changed by asking."""
+        return list(self._rpc.reloadConfig()[0][1]) if self.is_up() else []
 
     def states(self) -> dict[str, ProcessState]:
         if not self.is_up():
