@@ -7,13 +7,13 @@ import secrets
 from pathlib import Path
 
 
-def write_whole(file: Path, text: str, errors: str = "strict") -> None:
+def write_whole(file: Path, text: str, errors: str = "strict", mode: int = 0o666) -> None:
     """Into a folder that is made where it is missing. `errors` as in str.encode: "replace" where a model's answer may hold half
-    a character. Two writers at once do not meet: the later one's text stays. Raises OSError, UnicodeEncodeError.
+    a character, `mode` as in os.open. Two writers at once do not meet: the later one's text stays. Raises OSError, UnicodeEncodeError.
     """
     content = text.encode("utf-8", errors)
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = write_beside(file, content)
+    temporary = write_beside(file, content, mode)
     try:
         temporary.replace(file)
     except BaseException:

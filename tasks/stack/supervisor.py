@@ -23,7 +23,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from tasks.stack import alone
 from tasks.stack.parts import Part
-from tasks.whole_file import write_beside
+from tasks.whole_file import write_whole
 
 STOP_SECONDS = 20
 COMMENT = re.compile(r"\s[;#]")  # where supervisord cuts a line off, even between quotes
@@ -156,8 +156,7 @@ class Supervisor:
             raise SupervisorFailed(
                 f"{self.socket.parent} is somebody else's, required: a folder of this user; remove it"
             )
-        made = write_beside(config, text.encode(), 0o600)  # it holds the database password
-        made.replace(config)  # `status` has it read at any time
+        write_whole(config, text, mode=0o600)  # it holds the database password, and `status` has it read at any time
 
     def _reload(self, held: Collection[str]) -> list[str]:
         added, differing, removed = self._rpc.reloadConfig()[0]

@@ -3,7 +3,7 @@
 Half of the releases use the strategy adapter (one engine), half pool (the candidate at an address of its own; here a proxy before
 the same vLLM, for want of a second machine). Bad ones take twice as long, fail or cut 5 % of the answers, or have none with text.
 The load is what the machine carries, measured first, times CLIENTS_SHARE, and REPLAYED_SHARE for the rollout's own requests, so that
-nothing is overloaded. Whole it takes about 45 minutes where vLLM answers 4 requests a second. `ARGS=--short`: two good releases and four
+nothing is overloaded. Whole it takes about 50 minutes where vLLM answers 4 requests a second. `ARGS=--short`: two good releases and four
 bad ones with small steps, a quarter of the answers is bad; no judgement of times; about 5 minutes. `ARGS=--instant`: an instant
 engine in place of vLLM. Ends with one line of JSON; exit code 1 where a figure is missed.
 """

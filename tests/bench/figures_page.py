@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.processor import read_cpuinfo
+from tasks.whole_file import write_whole
 from tests.bench.figures import Ending, Figure, _plain, figure_of
 
 Rows = dict[str, dict[str, Any]]
@@ -58,10 +59,8 @@ def read(file: Path) -> Rows:
 
 def write(rows: Rows, data: Path, page: Path, reasons: dict[str, str]) -> None:
     """Both files whole or not at all, each."""
-    for target, text in ((data, json.dumps(rows, indent=1, sort_keys=True) + "\n"), (page, render(rows, reasons))):
-        part = target.with_name(target.name + ".part")
-        part.write_text(text)
-        part.replace(target)
+    write_whole(data, json.dumps(rows, indent=1, sort_keys=True) + "\n")
+    write_whole(page, render(rows, reasons))
 
 
 def worse(old: Figure, new: Figure) -> float | None:
