@@ -320,6 +320,14 @@ def test_a_changed_part_that_is_held_runs_on_until_it_is_not(supervisor: Supervi
     assert b"A=2" in Path(f"/proc/{after['engine']}/environ").read_bytes().split(b"\0")
 
 
+def test_without_its_configuration_file_a_running_stack_still_tells_its_states(supervisor: Supervisor) -> None:
+    supervisor.ensure([part("engine")])
+    supervisor.start("engine")
+    (supervisor.state / "supervisord.conf").unlink()
+    assert supervisor.differing() == []
+    await_running(supervisor, "engine")
+
+
 def test_a_value_reaches_a_real_program_and_its_output_the_log(supervisor: Supervisor, tmp_path: Path) -> None:
     value = "postgresql://me:50%25'%s(x)s @127.0.0.1/mlflow?a=1,b=\u00e9"
     folder = tmp_path / "it's a folder"

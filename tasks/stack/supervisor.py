@@ -169,8 +169,13 @@ class Supervisor:
         return [name for name in differing if name in held]
 
     def differing(self) -> list[str]:
-        """The parts that run with other settings than the configuration file has now. Nothing is changed by asking."""
-        return list(self._rpc.reloadConfig()[0][1]) if self.is_up() else []
+        """The parts that run with other settings than the configuration file has now. Nothing is changed by asking.
+        None where that file is gone or broken: `up` writes it anew, and whoever asks still learns the states.
+        """
+        try:
+            return list(self._rpc.reloadConfig()[0][1]) if self.is_up() else []
+        except xmlrpc.client.Fault:
+            return []
 
     def states(self) -> dict[str, ProcessState]:
         if not self.is_up():
