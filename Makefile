@@ -117,7 +117,7 @@ bench-cluster: setup ## 500 random clusters and releases: the renderer's verdict
 bench-growth: setup ## How time grows with items, bytes, passages, manifests and versions; ARGS=--short for a look, ARGS=--plot draws it
 	@$(RUN) -m tests.bench.bench_growth $(ARGS)
 
-bench-chaos: setup ## 100 releases, each with a kill, a full disk, a clock jump or a bad network; ARGS=--short for five
+bench-chaos: setup ## 100 releases, each with a kill, a full disk, a clock jump or a bad network; ARGS=--short for one of each
 	@$(RUN) -m tests.bench.bench_chaos $(ARGS)
 
 clean: down ## Stop the stack and remove its state (models and environments stay)

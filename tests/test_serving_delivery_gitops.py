@@ -151,6 +151,39 @@ def test_a_replica_that_is_never_ready_is_undone_with_the_schedulers_reason(scen
     assert scene.mine()[2:] == [f"{MODEL}: place candidate v2 at 0 %, stable v1 at 100 %", f"{MODEL}: undo: remove v2"]
 
 
+def test_a_first_release_that_is_refused_leaves_nothing_even_where_argo_cd_takes_the_removal_late(scene: Scene) -> None:
+    """The Application skips its reconciliation while the removal is written, for longer than the undo's first try has."""
+    sync_by_hand(scene)
+    asked = replace(scene.asked, gpus=2, seconds=6)
+    ended: list[Rollout] = []
+    thread = threading.Thread(target=lambda: ended.append(release(asked)))
+    thread.start()
+    await_that(lambda: scene.deployments(), why=lambda: "nothing was placed")
+    skip_reconcile(scene, "true")
+    await_that(lambda: len(scene.mine()) == 2, why=lambda: str(scene.mine()))
+    time.sleep(asked.seconds + 2)
+    skip_reconcile(scene, None)
+    thread.join(120)
+    assert [each.outcome for each in ended] == ["undone"]
+    assert scene.mine() == [f"{MODEL}: place v1 alone", f"{MODEL}: undo: remove v1"]
+    assert scene.deployments() == set()
+
+
+def skip_reconcile(scene: Scene, value: str | None) -> None:
+    patch_application(scene, {"metadata": {"annotations": {"argocd.argoproj.io/skip-reconcile": value}}})
+
+
+def sync_by_hand(scene: Scene) -> str:
+    """As the platform has its GPU applications. Its path."""
+    return patch_application(scene, {"spec": {"syncPolicy": {"automated": None}}})
+
+
+def patch_application(scene: Scene, patch: dict[str, object]) -> str:
+    path = f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{scene.asked.namespace}"
+    scene.cluster.api.client.patch(path, json=patch, headers={"content-type": "application/merge-patch+json"})
+    return path
+
+
 def test_another_hands_edit_stops_the_release_where_it_is_and_a_revert_lets_it_go_on(scene: Scene) -> None:
     assert release(scene.asked).outcome == "completed"
     path = f"{FOLDER}/route.yaml"
@@ -165,10 +198,7 @@ def test_another_hands_edit_stops_the_release_where_it_is_and_a_revert_lets_it_g
 
 
 def test_a_manual_application_is_synced_because_liftlock_asks_for_it(argocd: Cluster, scene: Scene) -> None:
-    """As the platform has its GPU applications."""
-    remove_policy = {"spec": {"syncPolicy": {"automated": None}}}
-    path = f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{scene.asked.namespace}"
-    argocd.api.client.patch(path, json=remove_policy, headers={"content-type": "application/merge-patch+json"})
+    path = sync_by_hand(scene)
     assert release(scene.asked).outcome == "completed"
     assert release(replace(scene.asked, version="2")).outcome == "completed"
     assert scene.deployments() == {f"{MODEL}-v2"}

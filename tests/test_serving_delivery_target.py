@@ -34,6 +34,9 @@ class Cluster:
             raise DeliveryFailed("the cluster takes nothing")
         self.runs = change.record
 
+    def confirm_gone(self) -> None:
+        self.write(Change(MODEL, None, "gone"))
+
     def preview(self, change: Change) -> str:
         return change.subject
 
@@ -79,6 +82,18 @@ def test_a_removal_that_was_refused_is_not_done_by_its_record(canary: Record) ->
     assert cluster.runs == weighed(canary, 0)
     target.remove(CANDIDATE)
     assert cluster.runs == stable_alone()
+
+
+def test_a_first_release_that_was_refused_its_removal_is_not_gone_by_its_record() -> None:
+    first = beside(release("2"), None, 0)
+    cluster = Cluster(first, refusals=2)
+    target = ClusterTarget(cluster, None)
+    for _ in range(2):
+        with pytest.raises(DeliveryFailed):
+            target.remove(CANDIDATE)
+        assert cluster.record is None and cluster.runs == first
+    target.remove(CANDIDATE)
+    assert cluster.runs is None
 
 
 def test_another_version_beside_stable_is_not_removed(canary: Record) -> None:

@@ -18,7 +18,7 @@ from serving.delivery.effect import DeliveryFailed
 from serving.delivery.inventory import Inventory, Key, key_of
 from serving.delivery.kube_api import KubeApi, patiently
 from serving.delivery.ready import missing
-from serving.delivery.record import RECORD, Record, files_of, from_text, to_text
+from serving.delivery.record import Record, files_of, from_text, to_text
 from serving.delivery.trouble import trouble
 from serving.kube.connect import ClusterRefused
 from serving.manifests.render import objects
@@ -54,6 +54,9 @@ class ApplyEffect:
         patiently(lambda: self._apply(change, wanted), self.seconds)
         self._await_ready([each for each in wanted if not change.undo or each["kind"] == "HTTPRoute"], deadline)
         patiently(lambda: self._prune(change, wanted), self.seconds)
+
+    def confirm_gone(self) -> None:
+        """The record goes with the last object, so there is nothing to wait for."""
 
     def preview(self, change: Change) -> str:
         """Against what was applied last."""
@@ -116,7 +119,7 @@ def objects_of(record: Record | None) -> list[Object]:
 
 def _manifests(files: Mapping[str, str]) -> dict[str, str]:
     """Without what is not applied: the record, the kustomization and Helm values."""
-    return {path: text for path, text in files.items() if path != RECORD and _is_applied(text)}
+    return {path: text for path, text in files.items() if path.endswith(".yaml") and _is_applied(text)}
 
 
 def _is_applied(text: str) -> bool:

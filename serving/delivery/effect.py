@@ -21,5 +21,8 @@ class Effect(Protocol):
     def write(self, change: Change) -> None:
         """Raises DeliveryFailed, and Blocked where a person has to act first."""
 
+    def confirm_gone(self) -> None:
+        """Where `read` says None: returns when nothing of the model runs any more. Raises DeliveryFailed."""
+
     def preview(self, change: Change) -> str:
         """The diff that it would make. Changes nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serving.delivery.change import diff, trailer
-from serving.delivery.record import RECORD, RecordUnread, files_of, from_text
+from serving.delivery.record import EMPTY, RECORD, RecordUnread, files_of, from_text
 from serving.delivery.repository import Repository
 from serving.rollout.plan import Blocked
 
@@ -20,7 +20,7 @@ def refuse_foreign(repository: Repository, head: str, folder: str, model: str, h
     They are Liftlock's where they are what its record renders to, or as its last commit left them: an older Liftlock
     may have rendered otherwise, and a pull request may have been squashed.
     """
-    if not held or _rendered(held):
+    if held in ({}, EMPTY) or _rendered(held):
         return
     own = repository.last_commit(head, folder, trailer(model))
     left = repository.files(own, folder) if own else {}

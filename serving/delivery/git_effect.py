@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from serving.delivery.argocd_wait import ArgoCd
-from serving.delivery.change import Change, diff
+from serving.delivery.change import Change, diff, trailer
 from serving.delivery.foreign import refuse_foreign
 from serving.delivery.record import RECORD, Record, files_of, from_text
 from serving.delivery.repository import Repository
@@ -37,6 +37,13 @@ class GitEffect:
         """Raises ForeignEdit, RemoteRefused, DeliveryFailed."""
         revision = self.landing.land(self.repository, self.folder, change)
         self.argocd.wait(change.model, revision, lambda seen: self._holds(seen, revision), healthy=not change.undo)
+
+    def confirm_gone(self) -> None:
+        """The removal is in the branch before Argo CD has it. Raises RemoteRefused, DeliveryFailed."""
+        model = self.folder.rpartition("/")[2]
+        revision = self.repository.last_commit(self.repository.fetch(), self.folder, trailer(model))
+        if revision:
+            self.argocd.wait(model, revision, lambda seen: self._holds(seen, revision), healthy=False)
 
     def preview(self, change: Change) -> str:
         """Raises ForeignEdit."""

@@ -14,6 +14,8 @@ from serving.manifests.model import Desired, Member
 from serving.manifests.render import render
 
 RECORD = "liftlock.json"
+EMPTY = {".gitkeep": "Nothing of this model is delivered. Argo CD cannot sync a folder that Git does not have.\n"}
+"""With the only model's folder gone Argo CD says "app path does not exist", prunes nothing, and the refused engine keeps its GPU."""
 
 
 class RecordUnread(ValueError):
@@ -52,5 +54,5 @@ def from_text(text: str) -> Record:
 
 
 def files_of(record: Record | None) -> dict[str, str]:
-    """Everything in the model's folder; nothing where the model is not delivered any more. Raises NotStampable."""
-    return {**render(record.desired), RECORD: to_text(record)} if record else {}
+    """Everything in the model's folder; EMPTY where the model is not delivered any more. Raises NotStampable."""
+    return {**render(record.desired), RECORD: to_text(record)} if record else EMPTY

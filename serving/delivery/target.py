@@ -96,8 +96,11 @@ class ClusterTarget:
 
     def remove(self, candidate: str) -> None:
         record = self.effect.read()
-        there = record.desired.candidate if record else None
-        if record and (there is None or word_of(record.desired, there) == candidate):
+        if record is None:
+            self.effect.confirm_gone()
+            return
+        there = record.desired.candidate
+        if there is None or word_of(record.desired, there) == candidate:
             self._leave_stable(record)
 
     def _leave_stable(self, record: Record) -> None:

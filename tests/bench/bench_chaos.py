@@ -4,7 +4,7 @@ A process of the stack is killed -9 (the pipeline, the registry, supervisord and
 full, the pipeline's clock jumps, the way to the registry drops or stalls. The same command must end as champion, with one new
 version, one ledger line for each alias, a whole chain and an answering gateway; after `down` no process and no port is left.
 
-100 releases, `--short` 5, `--releases N`; `--seed N` draws the same faults again. A table, one line of JSON, exit 1 on a miss.
+100 releases, `--short` one for each fault, `--releases N`; `--seed N` draws the same faults again. A table, one line of JSON, exit 1 on a miss.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.bench.chaos_checks import listening, misses, strays, versions
-from tests.bench.chaos_faults import FAKETIME, Registry, Scene
+from tests.bench.chaos_faults import FAKETIME, Registry, Scene, kinds_here
 from tests.bench.figures import Figure, end
 from tests.fix_envoy import free_ports
 from tests.fix_faulty_proxy import FaultyProxy
@@ -132,7 +132,7 @@ def run(count: int, seed: int, folder: Path, disk: Path | None) -> tuple[list[Ro
             if first.returncode != 0:
                 raise SystemExit(f"the release before the first fault failed: {first.stderr[-800:]}")
             stages = [(one["name"], float(one["seconds"])) for one in stack.last_run()["stages"]]
-            for number, kind in enumerate(plan(scene.kinds(), count, dice), 1):
+            for number, kind in enumerate(plan(kinds_here(disk), count, dice), 1):
                 rounds.append(one_release(number, kind, stages, scene, stack, folder))
                 print(_line(rounds[-1]), flush=True)
                 if rounds[-1].codes[-1] != 0:
@@ -172,14 +172,14 @@ def left_out(disk: Path | None) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--releases", type=int, default=100)
-    parser.add_argument("--short", action="store_true", help="5 releases")
+    parser.add_argument("--short", action="store_true", help="one release for each fault")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     asked = parser.parse_args()
-    count = 5 if asked.short else asked.releases
     folder = Path(tempfile.mkdtemp(prefix="liftlock-chaos-"))
     folder.chmod(0o755)
-    print(f"{count} releases, seed {asked.seed}, {os.cpu_count()} cores, from {ROOT}", flush=True)
     disk = mounted(folder)
+    count = len(kinds_here(disk)) if asked.short else asked.releases
+    print(f"{count} releases, seed {asked.seed}, {os.cpu_count()} cores, from {ROOT}", flush=True)
     missing = left_out(disk)
     for one in missing:
         print(f"left out: {one}", flush=True)

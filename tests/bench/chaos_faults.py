@@ -72,12 +72,6 @@ class Scene:
     pipeline: int = 0  # its process id
     dice: random.Random = field(default_factory=random.Random)
 
-    def kinds(self) -> list[str]:
-        kills = [f"kill {part}" for part in ("pipeline", "registry", "supervisord", *PARTS)]
-        stalls = [f"stall {part}" for part in STOPPED]
-        clock = ["clock forward", "clock back"] if FAKETIME else []
-        return [*kills, *stalls, "network drops", "network stalls", *clock, *(["disk full"] if self.disk else [])]
-
     def environment(self, kind: str) -> dict[str, str]:
         """For the pipeline: under libfaketime where its clock is to jump. The monotonic clock goes on, as on a real machine."""
         self.clock.write_text("+0\n")
@@ -150,6 +144,14 @@ class Scene:
         """Nothing of the last fault is left."""
         self.proxy.faults = []
         self.clock.write_text("+0\n")
+
+
+def kinds_here(disk: Path | None) -> list[str]:
+    """The faults that this machine can make."""
+    kills = [f"kill {part}" for part in ("pipeline", "registry", "supervisord", *PARTS)]
+    stalls = [f"stall {part}" for part in STOPPED]
+    clock = ["clock forward", "clock back"] if FAKETIME else []
+    return [*kills, *stalls, "network drops", "network stalls", *clock, *(["disk full"] if disk else [])]
 
 
 def _send(pid: int, number: int) -> int:
