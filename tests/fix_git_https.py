@@ -13,8 +13,11 @@ from pathlib import Path
 
 
 @contextmanager
-def serving_git(root: Path, place: Path) -> Iterator[tuple[str, Path]]:
-    """(address, certificate) of the repositories below `root`; the certificate is written to `place`."""
+def serving_git(root: Path, place: Path, authorization: str = "") -> Iterator[tuple[str, Path]]:
+    """(address, certificate) of the repositories below `root`; the certificate is written to `place`.
+
+    With `authorization` a request that has another header of that name gets 401.
+    """
     certificate, key = place / "server.pem", place / "server.key"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
@@ -25,6 +28,9 @@ def serving_git(root: Path, place: Path) -> Iterator[tuple[str, Path]]:
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
+            if authorization and self.headers.get("Authorization") != authorization:
+                self.send_error(401)
+                return
             path, _, query = self.path.partition("?")
             told = {
                 "GIT_PROJECT_ROOT": str(root), "GIT_HTTP_EXPORT_ALL": "1", "PATH_INFO": path, "QUERY_STRING": query,

@@ -65,7 +65,7 @@ def main() -> int:
     asked = parser.parse_args()
     names = chosen(asked.bench, benches((ROOT / "Makefile").read_text()), asked.short)
     committed, failed = read(DATA), list[str]()
-    rows = dict(committed)
+    rows, ended = dict(committed), 0
     for name in names:
         print(f"--- bench-{name}", file=sys.stderr, flush=True)
         try:
@@ -76,10 +76,12 @@ def main() -> int:
         command = f"make bench-{name}" + (" ARGS=--short" if ending.short else "")
         row = row_of(ending, command, machine(), time.strftime("%Y-%m-%d"), _commit(), seconds)
         rows[key_of(name, ending.short)] = row
+        ended += 1
         failed += [f"{name}: missed: {figure}" for figure in ending.missed]
         write(rows, DATA, PAGE, yaml.safe_load(REASONS.read_text()) or {})
     failed += [f"worse: {one}" for one in regressions(committed, rows)]
-    print("\n".join([*failed, f"{len(names)} benches ran; {len(failed)} remarks; {PAGE.relative_to(ROOT)} is written"]))
+    page = f"{PAGE.relative_to(ROOT)} is {'written' if ended else 'as it was'}"
+    print("\n".join([*failed, f"{ended} of {len(names)} benches ended; {len(failed)} remarks; {page}"]))
     return 1 if failed else 0
 
 
