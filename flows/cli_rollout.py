@@ -123,10 +123,12 @@ def abort(name: Name, reason: Reason = "aborted by hand", as_json: AsJson = Fals
     """
     from tasks.place import end_unused
     from tasks.rollouts import abort as undo
+    from tasks.rollouts import going
     from tasks.settings import get_settings
     from tasks.swap import ended, undo_target
 
     settings, rollouts = get_settings(), _rollouts(name)
+    going(rollouts)  # before anything is read or made for it
     there = _cluster(settings, name)
     if there:
         return _say(undo(rollouts, there, reason), as_json)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from serving.rollout.analysis import AnalysisPolicy
 from serving.rollout.kept import Kept, NoRollout, Rollouts, RolloutUnderWay
 from serving.rollout.machine import Aborted
@@ -9,10 +11,15 @@ from serving.rollout.plan import Plan, Target
 from serving.rollout.steps import Drive
 from serving.rollout.traffic import Traffic
 from tasks.settings import Settings
+from tasks.spec import NAME
 
 
 def rollouts_of(settings: Settings, model: str) -> Rollouts:
-    """What is kept of that model's rollouts in this state folder."""
+    """What is kept of that model's rollouts in this state folder. Raises NoRollout for what is no model's name."""
+    if not re.fullmatch(NAME, model):
+        raise NoRollout(
+            f"{model[:60]!r} is no model's name, so it has no rollout; `liftlock status` names what is served"
+        )
     return Rollouts(settings.state / "rollouts" / model)
 
 

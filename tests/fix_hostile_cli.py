@@ -45,4 +45,5 @@ def ended(given: list[str]) -> tuple[int, str]:
     try:
         return answer(given), ""
     except Exception as error:  # noqa: BLE001 - every one is judged
-        return said(error, given)
+        code, sentence = said(error, given)
+        return code, "its help" if type(error).__name__ == "NoArgsIsHelpError" else sentence  # printed already

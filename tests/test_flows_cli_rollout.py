@@ -46,6 +46,13 @@ def test_a_pause_is_kept_for_the_pipeline_and_a_model_without_rollout_is_bad_inp
     assert "nobody has no rollout yet" in refused.stderr
 
 
+@pytest.mark.parametrize("name", ["nobody", "../../elsewhere", "; touch x"])
+def test_an_abort_of_what_has_no_rollout_makes_nothing(tmp_path: Path, name: str) -> None:
+    refused = Stack(tmp_path / "state").run("rollout", "abort", name)
+    assert refused.returncode == 2 and "rollout" in refused.stderr and "Traceback" not in refused.stderr
+    assert not list(tmp_path.rglob("rollouts/*"))
+
+
 SLOW = Finding(
     "first_token", 0.1, 0.25, 2.1, 3.0, 512.0, 460.0, "undo", "median first token 250 ms against 100 ms of stable"
 )

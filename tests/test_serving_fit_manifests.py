@@ -169,6 +169,19 @@ def test_a_startup_probe_shorter_than_the_load(tmp_path: Path, models: Path) -> 
     assert "90 s after its start" in finding(tmp_path, models, pod_spec(liveness))
 
 
+@pytest.mark.parametrize("value", [[], {}, None, "soon", float("inf")])
+def test_a_probe_whose_seconds_are_no_number_is_refused(tmp_path: Path, models: Path, value: object) -> None:
+    spec = pod_spec(container(startupProbe={"periodSeconds": value}))
+    with pytest.raises(ManifestInvalid, match=r"periodSeconds is .*; required: a whole number"):
+        finding(tmp_path, models, spec)
+
+
+def test_a_key_that_is_a_list_is_refused(tmp_path: Path, models: Path) -> None:
+    (tmp_path / "x.yaml").write_text("? [a]\n: 1\n? [a]\n: 2\n")
+    with pytest.raises(ManifestInvalid, match=r"x\.yaml is no YAML"):
+        only(tmp_path, models, "nvidia-l4")
+
+
 def test_a_memory_limit_below_what_loading_needs(tmp_path: Path, models: Path) -> None:
     text = finding(tmp_path, models, pod_spec(container(memory="3Gi")))
     assert "Loading needs" in text

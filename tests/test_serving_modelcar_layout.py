@@ -165,7 +165,13 @@ def test_a_manifest_without_config_and_layers_is_refused(tmp_path: Path, documen
         read_manifest(tmp_path, f"sha256:{name}")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"manifests": [{"size": 1}]}', '{"manifests": {}}'])
+NUMBERED = {"digest": f"sha256:{'0' * 64}", "size": 1, "annotations": {"org.opencontainers.image.ref.name": 1.5}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"manifests": [{"size": 1}]}', '{"manifests": {}}', json.dumps({"manifests": [NUMBERED]})],
+)
 def test_a_foreign_index_is_left_alone(tmp_path: Path, text: str) -> None:
     (tmp_path / "index.json").write_text(text)
     layers = model_layers(make_base(tmp_path / "base"), None, None)

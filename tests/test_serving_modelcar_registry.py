@@ -73,7 +73,7 @@ def test_an_unknown_authority_is_refused_at_once(tmp_path: Path, basic_registry:
     assert sleeps == []
     (tmp_path / "empty.pem").write_text("no certificate")
     for path in (tmp_path / "empty.pem", tmp_path / "absent.pem"):
-        with pytest.raises(RegistryFailed, match="cannot be used as authorities"):
+        with pytest.raises(CredentialsInvalid, match="cannot be used as authorities"):
             open_store(reference, Access(ca_file=path))
 
 

@@ -178,9 +178,18 @@ def _startup(entry: Object) -> int | None:
     probe = _mapping(entry.get("startupProbe")) or _mapping(entry.get("livenessProbe"))
     if not probe:
         return None
-    return int(probe.get("initialDelaySeconds", 0)) + int(probe.get("periodSeconds", 10)) * int(
-        probe.get("failureThreshold", 3)
-    )
+    delay, period = _whole(probe, "initialDelaySeconds", 0), _whole(probe, "periodSeconds", 10)
+    return delay + period * _whole(probe, "failureThreshold", 3)
+
+
+def _whole(parent: Object, key: str, default: int) -> int:
+    value = parent.get(key, default)
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ManifestInvalid(
+            f"{key} is {str(value)[:60]!r}; required: a whole number; render the manifests again"
+        ) from None
 
 
 def _inside(*path: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ _HELPER = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class CredentialsInvalid(ValueError):
-    """The credential file or its helper gives no usable credentials; mend or re-create it with a login."""
+    """The credential file, its helper or the file of authorities gives nothing usable; mend it, or re-create it with a login."""
 
 
 @dataclass(frozen=True)

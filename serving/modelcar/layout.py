@@ -153,10 +153,15 @@ def _json_object(data: bytes, what: str) -> dict[str, Any]:
 
 
 def _is_descriptor(entry: object) -> bool:
-    if not isinstance(entry, dict) or not isinstance(entry.get("annotations") or {}, dict):
+    if not isinstance(entry, dict) or not _are_annotations(entry.get("annotations") or {}):
         return False
     size, digest = entry.get("size"), entry.get("digest")
     return type(size) is int and size >= 0 and isinstance(digest, str) and DIGEST.fullmatch(digest) is not None
+
+
+def _are_annotations(value: object) -> bool:
+    """A map of texts to texts (OCI image specification, annotations.md)."""
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 def tag_of(entry: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 from serving.modelcar.authorise import Authoriser
 from serving.modelcar.blobs import DigestMismatch
-from serving.modelcar.credentials import read_credentials
+from serving.modelcar.credentials import CredentialsInvalid, read_credentials
 from serving.modelcar.document import MAX_MANIFEST_BYTES, Access, Document, ImageMissing, RegistryFailed, document_of
 from serving.modelcar.download import Opened, blob_blocks
 from serving.modelcar.image import sha256_digest
@@ -37,7 +37,7 @@ class Registry:
     """Shared by threads. Its methods raise RegistryFailed; those that read bytes raise DigestMismatch too."""
 
     def __init__(self, reference: Reference, access: Access, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Nothing is sent yet. Raises CredentialsInvalid, RegistryFailed for a `ca_file` that holds no certificates."""
+        """Nothing is sent yet. Raises CredentialsInvalid, also for a `ca_file` that holds no certificates."""
         host = _DOCKER_HUB[1] if reference.host == _DOCKER_HUB[0] else reference.host
         self.name = reference.name
         self.repository = reference.repository
@@ -45,7 +45,7 @@ class Registry:
         try:
             self._transport = Transport(access.timeout_seconds, access.ca_file)
         except OSError as error:
-            raise RegistryFailed(
+            raise CredentialsInvalid(
                 f"{access.ca_file} cannot be used as authorities ({error}); name a PEM file of certificates"
             ) from error
         self._authoriser = Authoriser(self._transport, read_credentials(access.auth_file, reference.host))

@@ -47,7 +47,7 @@ class ImageStore(Protocol):
 
 
 def open_store(reference: Reference, access: Access = Access()) -> ImageStore:  # noqa: B008 - a frozen value
-    """Raises CredentialsInvalid, RegistryFailed (a `ca_file` that holds no certificates)."""
+    """Raises CredentialsInvalid, also for a `ca_file` that holds no certificates."""
     return LayoutStore(reference) if reference.is_layout else Registry(reference, access)
 
 
