@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import exp
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -201,11 +202,26 @@ def test_a_version_that_stopped_measuring_a_time_is_not_compared_by_it() -> None
 
 def test_the_interval_holds_the_true_ratio() -> None:
     rows = drawn(400, 50, lambda one: replace(one, first_token_seconds=one.first_token_seconds * 1.5))
-    seen = Seen(rows, __import__("numpy").array([one.version == "c" for one in rows]), 0.5, POLICY)
+    seen = Seen(rows, np.array([one.version == "c" for one in rows]), 0.5, POLICY)
     interval = ratio_interval(seen, NAMED["first_token"])
     assert interval is not None
     assert interval[0] < 1.5 < interval[1]
     assert interval[1] / interval[0] < 1.3
+
+
+def test_an_interval_is_in_order_where_no_one_ratio_explains_the_times() -> None:
+    """The candidate is ten times slower, and then ten times faster."""
+    rows = drawn(400, 50)
+    slow = [(one.version == "c") == (number < 200) for number, one in enumerate(rows)]
+    rows = [
+        replace(one, first_token_seconds=one.first_token_seconds * 10) if late else one
+        for one, late in zip(rows, slow, strict=True)
+    ]
+    interval = ratio_interval(
+        Seen(rows, np.array([one.version == "c" for one in rows]), 0.5, POLICY), NAMED["first_token"]
+    )
+    assert interval is not None
+    assert interval[0] < interval[1]
 
 
 def test_the_tests_share_alpha() -> None:

@@ -209,12 +209,17 @@ def _with_intervals(seen: Seen, findings: Sequence[Finding]) -> tuple[Finding, .
 
 
 def ratio_interval(seen: Seen, metric: Metric) -> tuple[float, float] | None:
-    """The ratios to stable that are not refused, with 1 - alpha at whatever request one looks. None: nothing was measured."""
+    """The ratios to stable that are not refused, with 1 - alpha at whatever request one looks. None: nothing was measured.
+
+    Where every ratio is refused, because the candidate's times are not stable's times one factor, it spans the two ends: that is
+    wider than what is left, so it promises no more.
+    """
     floor = seen.policy.first_token_floor if metric.name == "first_token" else metric.floor
     levels = logs(values(metric, seen.samples), floor)
     if not np.isfinite(levels[seen.canary]).any() or not np.isfinite(levels[~seen.canary]).any():
         return None
-    return _bound(levels, seen, 1.0), _bound(levels, seen, -1.0)
+    low, high = sorted((_bound(levels, seen, 1.0), _bound(levels, seen, -1.0)))
+    return low, high
 
 
 def _bound(levels: Array, seen: Seen, sign: float) -> float:
