@@ -21,7 +21,6 @@ from tests.fix_registry import CONFIG
 PARTS = ("postgres", "mlflow", "prefect", "worker", "watch", "vllm", "envoy")
 STOPPED = ("postgres", "mlflow", "prefect")  # whose network stalls: nothing is lost, nothing is answered
 HOLD_SECONDS = 10.0
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 @dataclass
@@ -61,7 +60,7 @@ class Registry:
 @dataclass
 class Scene:
     """What a fault can reach. `disk` is a small file system that holds the state folder, None where none could be mounted;
-    `clock` is the file that a pipeline under libfaketime reads.
+    `clock` is the file with the seconds that the library `jumping` adds to the pipeline's wall clock.
     """
 
     state: Path
@@ -69,18 +68,16 @@ class Scene:
     proxy: FaultyProxy
     clock: Path
     disk: Path | None
+    jumping: Path | None
     pipeline: int = 0  # its process id
     dice: random.Random = field(default_factory=random.Random)
 
     def environment(self, kind: str) -> dict[str, str]:
-        """For the pipeline: under libfaketime where its clock is to jump. The monotonic clock goes on, as on a real machine."""
+        """For the pipeline, where its clock is to jump."""
         self.clock.write_text("+0\n")
         if not kind.startswith("clock"):
             return {}
-        return {
-            "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self.clock), "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }  # fmt: skip
+        return {"LD_PRELOAD": str(self.jumping), "WALL_CLOCK": str(self.clock)}
 
     def make(self, kind: str) -> str:
         """The fault, held as long as it lasts; says what was met."""
@@ -146,11 +143,21 @@ class Scene:
         self.clock.write_text("+0\n")
 
 
-def kinds_here(disk: Path | None) -> list[str]:
+def wall_clock(folder: Path) -> Path | None:
+    """The library of wall_clock.c, built into the folder; None where there is no C compiler."""
+    compiler, library = shutil.which("cc"), folder / "wall_clock.so"
+    if compiler is None:
+        return None
+    source = Path(__file__).with_name("wall_clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source)], check=True)
+    return library
+
+
+def kinds_here(disk: Path | None, jumping: Path | None) -> list[str]:
     """The faults that this machine can make."""
     kills = [f"kill {part}" for part in ("pipeline", "registry", "supervisord", *PARTS)]
     stalls = [f"stall {part}" for part in STOPPED]
-    clock = ["clock forward", "clock back"] if FAKETIME else []
+    clock = ["clock forward", "clock back"] if jumping else []
     return [*kills, *stalls, "network drops", "network stalls", *clock, *(["disk full"] if disk else [])]
 
 
