@@ -75,7 +75,7 @@ def test_a_commit_pushed_with_the_token_holds_it_nowhere(server: Server, tmp_pat
     assert search.found == set()
 
 
-@pytest.mark.parametrize("token", ["", f"canary-{secrets.token_hex(16)}"])
+@pytest.mark.parametrize("token", ["", f"canary-{secrets.token_hex(16)}"], ids=["none", "another"])
 def test_a_wrong_token_is_one_sentence_without_it(server: Server, tmp_path: Path, token: str) -> None:
     with pytest.raises(
         RemoteRefused, match="check LIFTLOCK_PLATFORM_REPOSITORY, the branch and the credentials"
