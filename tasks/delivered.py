@@ -49,6 +49,4 @@ def delivered_to(settings: Settings, model: str) -> ClusterTarget | None:
 
 
 def _file(settings: Settings, model: str) -> Path:
-    folder = settings.state / "rollouts" / model
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / "delivery.json"
+    return rollouts_of(settings, model).folder / "delivery.json"

@@ -71,7 +71,7 @@ def parse(line: str) -> str:
 
 @pytest.mark.parametrize(("page", "line"), [(path.name, line) for path in PAGES for line in shown(path)])
 def test_a_command_of_a_page_is_taken(page: str, line: str) -> None:
-    parse(line)
+    assert parse(line)
 
 
 @pytest.mark.parametrize("name", sorted(LEAVES))

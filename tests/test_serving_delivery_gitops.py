@@ -180,8 +180,12 @@ def sync_by_hand(scene: Scene) -> str:
 
 def patch_application(scene: Scene, patch: dict[str, object]) -> str:
     path = f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{scene.asked.namespace}"
-    scene.cluster.api.client.patch(path, json=patch, headers={"content-type": "application/merge-patch+json"})
+    merge(scene, path, patch)
     return path
+
+
+def merge(scene: Scene, path: str, change: dict[str, object]) -> None:
+    scene.cluster.api.client.patch(path, json=change, headers={"content-type": "application/merge-patch+json"})
 
 
 def test_another_hands_edit_stops_the_release_where_it_is_and_a_revert_lets_it_go_on(scene: Scene) -> None:
@@ -257,9 +261,7 @@ def test_an_api_server_that_is_away_for_longer_than_a_step_undoes_it_and_is_name
 def cordon(scene: Scene, unschedulable: bool) -> None:
     """Every node, so that no other one takes the pod over."""
     for node in scene.cluster.get("/api/v1/nodes")["items"]:
-        path = f"/api/v1/nodes/{node['metadata']['name']}"
-        change = {"spec": {"unschedulable": unschedulable}}
-        scene.cluster.api.client.patch(path, json=change, headers={"content-type": "application/merge-patch+json"})
+        merge(scene, f"/api/v1/nodes/{node['metadata']['name']}", {"spec": {"unschedulable": unschedulable}})
 
 
 def lose_node_of(scene: Scene, member: str) -> str:

@@ -96,7 +96,7 @@ def test_the_schema_is_a_json_schema_in_which_every_key_is_described() -> None:
 @pytest.mark.parametrize("name", ["release.yaml", "release-mislabelled.yaml"])
 def test_the_samples_specs_match_the_schema(name: str) -> None:
     tree = YAML(typ="safe").load((SUITE / name).read_text())
-    Draft202012Validator(json_schema()).validate(tree)
+    assert list(Draft202012Validator(json_schema()).iter_errors(tree)) == []
 
 
 @pytest.mark.parametrize(

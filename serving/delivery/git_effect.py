@@ -36,14 +36,14 @@ class GitEffect:
     def write(self, change: Change) -> None:
         """Raises ForeignEdit, RemoteRefused, DeliveryFailed."""
         revision = self.landing.land(self.repository, self.folder, change)
-        self.argocd.wait(change.model, revision, lambda seen: self._holds(seen, revision), healthy=not change.undo)
+        self._await(change.model, revision, healthy=not change.undo)
 
     def confirm_gone(self) -> None:
         """The removal is in the branch before Argo CD has it. Raises RemoteRefused, DeliveryFailed."""
         model = self.folder.rpartition("/")[2]
         revision = self.repository.last_commit(self.repository.fetch(), self.folder, trailer(model))
         if revision:
-            self.argocd.wait(model, revision, lambda seen: self._holds(seen, revision), healthy=False)
+            self._await(model, revision, healthy=False)
 
     def preview(self, change: Change) -> str:
         """Raises ForeignEdit."""
@@ -52,6 +52,9 @@ class GitEffect:
         refuse_foreign(self.repository, head, self.folder, change.model, held)
         names = (f"a/{self.folder}", f"b/{self.folder}")
         return diff(held, files_of(change.record), names=names)
+
+    def _await(self, model: str, revision: str, *, healthy: bool) -> None:
+        self.argocd.wait(model, revision, lambda seen: self._holds(seen, revision), healthy=healthy)
 
     def _holds(self, seen: str, step: str) -> bool:
         if not self.repository.knows(seen):

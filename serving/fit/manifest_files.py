@@ -93,14 +93,7 @@ def _read(path: Path, folder: Path) -> ManifestFile:
     try:
         text = path.read_text(encoding="utf-8")
         documents = tuple(_yaml().load_all(text))
-    except (
-        OSError,
-        UnicodeDecodeError,
-        YAMLError,
-        TypeError,
-        ValueError,
-        RecursionError,
-    ) as error:  # TypeError: a list as a key
+    except (OSError, YAMLError, TypeError, ValueError, RecursionError) as error:  # TypeError: a list as a key
         problem = str(error).strip().splitlines()
         raise ManifestInvalid(
             f"{relative} is no YAML ({problem[0] if problem else type(error).__name__}); required: rendered manifests. "
