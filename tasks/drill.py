@@ -95,8 +95,9 @@ def _one(gateway: Gateway, gateway_url: str, rollouts: Rollouts, split: Split, f
         headers, golden = own_headers(gateway.folder), record(upstream, stable, prompts())
         patience = HANG_PATIENCE_SECONDS if fault == "hang" else PATIENCE_SECONDS
         traffic = Traffic(
-            gateway_url, name, prompts(), VERSION_HEADER, patience=patience, headers=headers, golden=golden
-        )
+            gateway_url, name, prompts(), VERSION_HEADER, patience=patience, headers=headers, golden=golden,
+            under_way=gateway.under_way,
+        )  # fmt: skip
         plan = Plan(name, candidate, "drill", engine.url, prompts(), WEIGHTS, WARM_UP, POLICY, HOLD_SECONDS, 5)
         rollout = roll_out(rollouts, plan, target, traffic, lambda _: None)
         if rollout.outcome == "completed":

@@ -177,7 +177,10 @@ def _canary(
         way=way,
     )
     headers = own_headers(gateway.folder)
-    traffic = Traffic(addresses(settings).gateway, spec.name, prompts, VERSION_HEADER, headers=headers, golden=golden)
+    traffic = Traffic(
+        addresses(settings).gateway, spec.name, prompts, VERSION_HEADER, headers=headers, golden=golden,
+        under_way=gateway.under_way,
+    )  # fmt: skip
     shadow = shadow_of(settings, target, spec, engine_model, place, dataset, prompts, golden)
     clients = None if delivery.sticky else ClientLog(gateway.folder / "access.log", spec.name)  # sticky: no draws
     return run_steps(rollouts_of(settings, spec.name), plan, target, traffic, tell, clients, shadow)

@@ -1,10 +1,15 @@
 """Replayed traffic: requests count in the order in which they were sent, whatever order they end in."""
 
+import threading
 import time
 
+import httpx
+
 from serving.gateway.envoy import VERSION_HEADER
-from serving.rollout.traffic import Traffic
+from serving.rollout.ask import ask
+from serving.rollout.traffic import MOST_WAIT_SECONDS, Traffic
 from tests.fix_engine import BASE, Behaviour, FakeEngine
+from tests.fix_rollout_scene import STABLE, Scene
 
 PROMPTS = [[{"role": "user", "content": "ticket"}]]
 
@@ -32,3 +37,40 @@ def test_a_request_without_an_answer_has_failed_after_its_patience(engine: FakeE
         while not traffic.samples() and time.monotonic() < deadline:
             time.sleep(0.01)
     assert traffic.samples()[0].error.startswith("ReadTimeout")
+
+
+def sent_beside_a_client(scene: Scene, seconds: float) -> tuple[int, list[float]]:
+    """One client's request of so many seconds behind the gateway, and traffic beside it: what was sent until the answer came, and when,
+    in seconds since the client began."""
+    scene.engine.models[STABLE] = Behaviour(cold_requests=1, cold_seconds=seconds)
+    answers = list[bool]()
+
+    def client() -> None:
+        with httpx.Client(timeout=30) as one:
+            answers.append(ask(one, scene.envoy.url, scene.model, PROMPTS[0], VERSION_HEADER).ok)
+
+    thread, began = threading.Thread(target=client), time.monotonic()
+    thread.start()
+    while not scene.envoy.gateway.under_way():
+        time.sleep(0.01)
+    traffic = Traffic(
+        scene.envoy.url, scene.model, PROMPTS, VERSION_HEADER, rate=20, under_way=scene.envoy.gateway.under_way
+    )
+    times = list[float]()
+    with traffic.flowing(0):
+        while len(times) < 8 and time.monotonic() < began + 20:
+            times += [time.monotonic() - began] * (len(traffic.samples()) - len(times))
+            time.sleep(0.01)
+    thread.join()
+    assert answers == [True]
+    return sum(one < seconds for one in times), times
+
+
+def test_replayed_requests_wait_for_a_pause_of_the_clients(scene: Scene) -> None:
+    early, times = sent_beside_a_client(scene, MOST_WAIT_SECONDS * 0.7)
+    assert (early, len(times) >= 8) == (0, True)
+
+
+def test_where_clients_never_pause_the_replayed_requests_go_on(scene: Scene) -> None:
+    early, _ = sent_beside_a_client(scene, MOST_WAIT_SECONDS * 3)
+    assert early > 0

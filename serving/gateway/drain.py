@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serving.gateway.envoy import cluster_of
-from serving.gateway.listener import STATS
+from serving.gateway.listener import BEGUN
 from serving.gateway.state import Gateway
 
 LOOK_SECONDS = 0.1
 STILL_SECONDS = 0.5  # Envoy's workers take new routes up a little later than the thread that confirms them
-BEGUN = f"http.{STATS}.downstream_rq_active"
 ACTIVE, PENDING, TOTAL = "upstream_rq_active", "upstream_rq_pending_active", "upstream_rq_total"
 Side = tuple[str, str, str | None]  # model, "stable" or "candidate", its engine's address where it has one of its own
 

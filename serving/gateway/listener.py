@@ -11,6 +11,7 @@ from serving.gateway.model import CLIENT_HEADER, DEFAULT_LIMITS, VERSION_HEADER,
 from serving.gateway.parts import HTTP, TYPES, address, error, header, lua, response, watched
 
 STATS = "gateway"  # of Envoy's counters: http.gateway.…
+BEGUN = f"http.{STATS}.downstream_rq_active"
 ASKED_ID = "x-liftlock-asked-id"
 FORGED = (CLIENT_HEADER, VERSION_HEADER, ASKED_ID, "x-liftlock-name-at", "remote-user", "x-remote-user", "forwarded",
           "x-real-ip", "true-client-ip", "cf-connecting-ip")  # fmt: skip

@@ -19,7 +19,7 @@ import httpx
 from serving.gateway.envoy import bootstrap, cluster_of, clusters
 from serving.gateway.files import keep_ballast, locked, replace_file
 from serving.gateway.keys import Key, read_keys, write_keys
-from serving.gateway.listener import listeners
+from serving.gateway.listener import BEGUN, listeners
 from serving.gateway.model import DEFAULT_LIMITS, Endpoint, Limits, Split
 from serving.gateway.parts import version_of
 from serving.gateway.routes import Table, routes
@@ -174,6 +174,10 @@ class Gateway:
         """Envoy's counters and gauges of one side's cluster, e.g. upstream_rq_total. Empty before its first use."""
         cluster = f"cluster.{cluster_of(model, side, engine)}."
         return {name.removeprefix(cluster): value for name, value in self.stats(f"^{re.escape(cluster)}").items()}
+
+    def under_way(self) -> int:
+        """Requests of all models that the gateway has begun and not ended. Raises httpx.HTTPError."""
+        return self.stats(f"^{re.escape(BEGUN)}$").get(BEGUN, 0)
 
     def stats(self, pattern: str) -> dict[str, int]:
         """Envoy's counters and gauges whose name the regular expression finds. Raises httpx.HTTPError."""
