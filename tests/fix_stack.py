@@ -144,7 +144,7 @@ dataset:
   test: test.jsonl
   answer: team
   slices: [team]
-training: {{r: 8, first_layer: 15, learning_rate: 0.003, num_train_epochs: 0.2, per_device_train_batch_size: 8, seed: {seed}}}
+training: {{r: 8, first_layer: 15, learning_rate: 0.003, num_train_epochs: 0.1, per_device_train_batch_size: 8, seed: {seed}}}
 gate: {{task: {SUITE}/ticket_router.yaml, prompt: {SUITE}/prompt.yaml, margin: 0.5, min_items: {items}}}
 serving: {{max_lora_rank: 8}}
 delivery: {{steps: [50, 100], min_requests: 4, max_first_token_ratio: 20, warmup_requests: 2}}

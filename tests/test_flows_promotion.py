@@ -188,6 +188,8 @@ def test_the_worker_runs_a_manual_a_triggered_and_a_scheduled_release(stack: Sta
     """The schedule is one of seconds. Nothing changed, so the stages come from the cache, and nobody is asked for approval."""
     bring(stack, takeover.new)
     deployment = prefect(stack, "/deployments/name/release/local")["id"]
+    of_it = {"deployments": {"id": {"any_": [deployment]}}}
+    earlier = {run["id"] for run in prefect(stack, "/flow_runs/filter", of_it)}
     parameters = {"spec_file": str(_approved(takeover))}
     manual = start(stack, "release/local", **parameters)
     changed = events.event("liftlock.dataset.changed", NAME, {}, parameters, f"{time.time()}", events.now())
@@ -195,15 +197,18 @@ def test_the_worker_runs_a_manual_a_triggered_and_a_scheduled_release(stack: Sta
     schedule = {"active": True, "schedule": {"interval": 20}, "parameters": parameters, "max_scheduled_runs": 1}
     (made,) = prefect(stack, f"/deployments/{deployment}/schedules", [schedule])
 
+    def runs(*states: str) -> list[dict[str, Any]]:
+        found = prefect(stack, "/flow_runs/filter", of_it)
+        return [run for run in found if run["state_type"] in states and run["id"] not in earlier]
+
     def done() -> bool:
-        wanted = {"deployments": {"id": {"any_": [deployment]}}, "sort": "START_TIME_DESC"}
-        good = [run for run in prefect(stack, "/flow_runs/filter", wanted) if run["state_type"] == "COMPLETED"]
-        return all(any(kind(run) for run in good) for kind in KINDS.values())
+        return all(any(kind(run) for run in runs("COMPLETED")) for kind in KINDS.values())
 
     try:
         wait_until(f"all of {list(KINDS)} completed", done)
     finally:
         prefect(stack, f"/deployments/{deployment}/schedules/{made['id']}", method="DELETE")
+    wait_until("the schedule's next run ended", lambda: not runs("PENDING", "RUNNING"))
     run = prefect(stack, f"/flow_runs/{manual}")
     assert run["name"].startswith(f"{NAME} ")
     assert {f"model:{NAME}", f"version:{takeover.new}", "verdict:champion"} <= set(run["tags"])
