@@ -23,8 +23,7 @@ release: setup ## Dataset to champion: train, evaluate, gate, pack, canary, serv
 
 test: setup ## Lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory lint
-	@$(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
-	@$(RUN) -m pytest -m "slow and not stack" --numprocesses 2 --dist loadfile
+	@$(RUN) -m pytest -m "not stack" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 	@$(RUN) -m pytest -m stack
 
 fuzz: setup ## Give every command 500 inputs that nobody should give; INPUTS=50 for fewer

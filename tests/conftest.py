@@ -1,5 +1,9 @@
-"""The fixture plugins of the suite, one a service, and how its property tests run."""
+"""The fixture plugins of the suite, one a service, how its property tests run, and the order of its files."""
 
+from math import inf
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 pytest_plugins = (
@@ -33,3 +37,14 @@ pytest_plugins = (
 
 settings.register_profile("liftlock", deadline=None)  # a busy machine is slow, not wrong
 settings.load_profile("liftlock")
+
+LONG_SECONDS = 60  # of a slow file that does not say how long it takes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast files first, then the slow ones, the longest first: workers that take files in this order end together."""
+    seconds: dict[Path, float] = {}
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            seconds[item.path] = max(seconds.get(item.path, 0), mark.kwargs.get("seconds", LONG_SECONDS))
+    items.sort(key=lambda item: -seconds.get(item.path, inf))

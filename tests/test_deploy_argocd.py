@@ -19,7 +19,7 @@ from tests.fix_deploy import DEFINITIONS, Document, Objects, rendered
 from tests.fix_platform import PlatformRepository
 from tests.fix_waiting import await_that
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=65)
 SECONDS = 120
 APPLICATIONS = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications"
 

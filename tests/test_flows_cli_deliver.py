@@ -13,7 +13,7 @@ from tests.fix_cluster import Cluster
 from tests.fix_platform import PlatformRepository, git
 from tests.fix_pods import running_gateway
 
-pytestmark = pytest.mark.slow  # each command imports MLflow's client
+pytestmark = pytest.mark.slow(seconds=70)  # each command imports MLflow's client
 SETTINGS = """
 import json, sys
 from dataclasses import asdict

@@ -18,7 +18,7 @@ from tests.fix_platform import PlatformRepository
 from tests.fix_pod import Parts, Pod, running_pod
 from tests.fix_waiting import await_that
 
-pytestmark = pytest.mark.slow  # each command imports MLflow's client, and each delivery is a canary
+pytestmark = pytest.mark.slow(seconds=190)  # each command imports MLflow's client, and each delivery is a canary
 NEEDS = {"kubernetes": ("patch", "httproutes"), "gitops": ("patch", "applications")}
 
 

@@ -17,7 +17,7 @@ from tests.fix_rendered import ENGINE
 if TYPE_CHECKING:
     pass
 
-pytestmark = pytest.mark.slow  # each command imports MLflow's client
+pytestmark = pytest.mark.slow(seconds=80)  # each command imports MLflow's client
 
 
 def test_champion_and_staging_become_a_canary_that_fit_stamps_the_same(

@@ -30,7 +30,7 @@ JITTER_SECONDS = 3 * 0.75
 
 @needs_litellm
 @needs_vllm
-@pytest.mark.slow
+@pytest.mark.slow(seconds=105)
 def test_an_incoherent_chain_amplifies_and_the_mended_one_does_not(tmp_path: Path) -> None:
     """Nine requests at a full engine for one of OpenAI's SDK, and no answer; mended, one, and it is answered."""
     (port,) = free_ports(1)

@@ -20,7 +20,7 @@ from tests.fix_platform import PlatformRepository
 from tests.fix_pods import NAME, Pods, running_gateway
 from tests.fix_waiting import await_that
 
-pytestmark = pytest.mark.slow  # each release is at least five commits that Argo CD syncs
+pytestmark = pytest.mark.slow(seconds=240)  # each release is at least five commits that Argo CD syncs
 FOLDER = f"models/{MODEL}"
 
 

@@ -21,7 +21,7 @@ from tests.fix_inference_gateway import InferenceGateway, inference_gateway
 from tests.fix_rendered import adapter_member, desired, on_one_engine
 from tests.fix_waiting import await_that
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=100)
 REQUESTS = 200
 CHANCE = 1e-6  # of a right share that is called wrong
 

@@ -29,7 +29,7 @@ from tasks.settings import ROOT
 from tasks.train_child import CHILD_ENVIRONMENT
 from tests.fix_tiny_training import LEARNED, STEPS, write_dialogs
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=75)
 Event = dict[str, Any]
 
 

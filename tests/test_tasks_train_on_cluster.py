@@ -41,7 +41,7 @@ from tests.fix_waiting import await_that
 from tests.test_deploy_kueue import clear, done, runs, state, submit, waits
 from tests.test_tasks_training_job import IMAGE, PLACE, POD
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=150)
 
 
 @pytest.fixture(scope="module")
